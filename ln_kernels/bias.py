@@ -1,0 +1,111 @@
+"""Bias addition and layer norm in one launch, with a variance that does not cancel."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ln_kernels import rows
+from ln_kernels.blocks import (
+    block_statistics,
+    load_input,
+    row_offset,
+    row_statistics,
+    store_norm,
+)
+from ln_kernels.launch import LaunchConfig, default_launch, on_device_of
+
+
+@triton.jit(do_not_specialize=["size_1", "size_2", "size_3"])
+def _fused_bias_layer_norm_kernel(
+    x_ptr,  # fp16, bf16 or fp32 (*lead, n_cols)
+    input_bias_ptr,  # any of these dtypes (n_cols,)
+    weight_ptr,  # any of these dtypes (n_cols,), or None
+    bias_ptr,  # any of these dtypes (n_cols,), or None
+    out_ptr,  # dtype and shape of x
+    size_1,  # int: size of the leading dim after the outermost, if there is one
+    size_2,  # int: of the one after that, if there is one
+    size_3,  # int: of the one after that, if there is one
+    x_strides,  # tuple of ints: strides of x's leading dims
+    out_strides,  # tuple of ints: strides of out's leading dims
+    n_cols,  # int: columns of a row
+    eps,  # fp32: added to the variance
+    ONE_BLOCK: tl.constexpr,  # n_cols <= BLOCK: the row is read once
+    BLOCK: tl.constexpr,  # columns a step
+):
+    row = tl.program_id(0).to(tl.int64)
+    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides)
+    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides)
+    if ONE_BLOCK:
+        cols = tl.arange(0, BLOCK)
+        mask = cols < n_cols
+        value = load_input(x_ptr, input_bias_ptr, None, None, cols, mask)
+        mean, rstd = block_statistics(value, mask, n_cols, eps, IS_RMS=False)
+        store_norm(value, mean, rstd, weight_ptr, bias_ptr, None, out_ptr, cols, mask)
+    else:
+        mean, rstd = row_statistics(
+            x_ptr, input_bias_ptr, None, None, n_cols, eps, IS_RMS=False, BLOCK=BLOCK
+        )
+        start = 0
+        while start < n_cols:
+            cols = start + tl.arange(0, BLOCK)
+            mask = cols < n_cols
+            value = load_input(x_ptr, input_bias_ptr, None, None, cols, mask)
+            store_norm(value, mean, rstd, weight_ptr, bias_ptr, None, out_ptr, cols, mask)
+            start += BLOCK
+
+
+def fused_bias_layer_norm(
+    x: Tensor,
+    bias: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    eps: float = 1e-5,
+    *,
+    out: Tensor | None = None,
+    launch: LaunchConfig | None = None,
+) -> Tensor:
+    """Layer norm of x + bias, scaled by gamma and shifted by beta; the sum stays in fp32.
+
+    Shapes: x (*, n_cols), any leading strides, columns of stride 1; bias, gamma and beta
+        (n_cols,), gamma and beta each None for none.
+    Dtypes: each of the inputs fp16, bf16 or fp32; the result x's. No autograd graph.
+    Raises: TypeError for a wrong kind or dtype, ValueError for a wrong value, shape, device or
+        layout. `out` may be x itself in the same layout, and else must not share its memory.
+    """
+    function = "fused_bias_layer_norm"
+    n_cols = rows.check_x(x, function)
+    rows.check_tensor("bias", bias, function)
+    rows.check_vector("bias", bias, (n_cols,), x, function)
+    rows.check_vector("gamma", gamma, (n_cols,), x, function)
+    rows.check_vector("beta", beta, (n_cols,), x, function)
+    eps = rows.check_eps(eps, function)
+    rows.check_launch(launch, function)
+    out = rows.output(
+        "out",
+        out,
+        x,
+        function,
+        in_place_of={"x": x},
+        apart_from={"bias": bias, "gamma": gamma, "beta": beta},
+    )
+    launch = launch or default_launch(n_cols, x.element_size())
+    with on_device_of(x):
+        for batch in rows.row_batches((x, out)):
+            x_rows, out_rows = batch.tensors
+            _fused_bias_layer_norm_kernel[(batch.n_rows,)](
+                x_rows,
+                bias,
+                gamma,
+                beta,
+                out_rows,
+                *batch.inner_sizes,
+                *batch.strides,
+                n_cols,
+                eps,
+                ONE_BLOCK=n_cols <= launch.block,
+                BLOCK=launch.block,
+                **launch.options(),
+            )
+    return out

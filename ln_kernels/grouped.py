@@ -1,0 +1,144 @@
+"""The kernel that normalises groups of columns, with a gate before or after, and its launch."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ln_kernels import rows
+from ln_kernels.blocks import (
+    block_statistics,
+    load_input,
+    row_offset,
+    row_statistics,
+    store_norm,
+)
+from ln_kernels.launch import LaunchConfig, default_launch, on_device_of
+
+
+@triton.jit(do_not_specialize=["size_1", "size_2", "size_3", "n_rows", "n_groups"])
+def _gated_norm_kernel(
+    x_ptr,  # fp16, bf16 or fp32 (*lead, n_groups * n_cols)
+    weight_ptr,  # any of these dtypes (n_groups * n_cols,), or None
+    bias_ptr,  # any of these dtypes (n_groups * n_cols,), or None
+    z_before_ptr,  # any of these dtypes, shape of x: gate of the input, or None
+    z_after_ptr,  # any of these dtypes, shape of x: gate of the output, or None
+    out_ptr,  # dtype and shape of x
+    mean_ptr,  # fp32 (n_groups * n_rows,), group by group, or None
+    rstd_ptr,  # fp32 (n_groups * n_rows,), group by group
+    size_1,  # int: size of the leading dim after the outermost, if there is one
+    size_2,  # int: of the one after that, if there is one
+    size_3,  # int: of the one after that, if there is one
+    x_strides,  # tuple of ints: strides of x's leading dims
+    z_strides,  # tuple of ints: strides of z's leading dims, or None
+    out_strides,  # tuple of ints: strides of out's leading dims
+    n_rows,  # int: rows of the whole call, which may be more than those of this launch
+    n_groups,  # int: groups of a row
+    n_cols,  # int: columns of a group
+    eps,  # fp32: added to the variance
+    IS_RMS: tl.constexpr,  # do not subtract the mean
+    ONE_BLOCK: tl.constexpr,  # n_cols <= BLOCK: the group is read once
+    BLOCK: tl.constexpr,  # columns a step
+):
+    pid = tl.program_id(0).to(tl.int64)
+    row = pid // n_groups
+    group = pid % n_groups
+    first_col = group * n_cols
+    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides) + first_col
+    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides) + first_col
+    if weight_ptr is not None:
+        weight_ptr += first_col
+    if bias_ptr is not None:
+        bias_ptr += first_col
+    if z_before_ptr is not None:
+        z_before_ptr += row_offset(row, size_1, size_2, size_3, z_strides) + first_col
+    if z_after_ptr is not None:
+        z_after_ptr += row_offset(row, size_1, size_2, size_3, z_strides) + first_col
+    if ONE_BLOCK:
+        cols = tl.arange(0, BLOCK)
+        mask = cols < n_cols
+        value = load_input(x_ptr, None, None, z_before_ptr, cols, mask)
+        mean, rstd = block_statistics(value, mask, n_cols, eps, IS_RMS=IS_RMS)
+        store_norm(value, mean, rstd, weight_ptr, bias_ptr, z_after_ptr, out_ptr, cols, mask)
+    else:
+        mean, rstd = row_statistics(
+            x_ptr, None, None, z_before_ptr, n_cols, eps, IS_RMS=IS_RMS, BLOCK=BLOCK
+        )
+        start = 0
+        while start < n_cols:
+            cols = start + tl.arange(0, BLOCK)
+            mask = cols < n_cols
+            value = load_input(x_ptr, None, None, z_before_ptr, cols, mask)
+            store_norm(value, mean, rstd, weight_ptr, bias_ptr, z_after_ptr, out_ptr, cols, mask)
+            start += BLOCK
+    if mean_ptr is not None:
+        tl.store(mean_ptr + group * n_rows + row, mean)
+    tl.store(rstd_ptr + group * n_rows + row, rstd)
+
+
+def grouped_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    z: Tensor | None,
+    out: Tensor | None,
+    group_size: int | None,
+    norm_before_gate: bool,
+    is_rms_norm: bool,
+    launch: LaunchConfig | None,
+    *,
+    function: str,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Check every argument, launch, and return (out, mean or None, rstd)."""
+    n_cols = rows.check_x(x, function)
+    rows.check_vector("weight", weight, (n_cols,), x, function)
+    rows.check_vector("bias", bias, (n_cols,), x, function)
+    if z is not None:
+        rows.check_rows("z", z, x, function)
+    eps = rows.check_eps(eps, function)
+    group_size = rows.check_group_size(group_size, n_cols, function)
+    rows.check_launch(launch, function)
+    out = rows.output(
+        "out",
+        out,
+        x,
+        function,
+        in_place_of={"x": x, "z": z},
+        apart_from={"weight": weight, "bias": bias},
+    )
+    launch = launch or default_launch(group_size, x.element_size())
+    n_rows, n_groups = x.numel() // n_cols, n_cols // group_size
+    rstd = torch.empty(n_groups * n_rows, dtype=torch.float32, device=x.device)
+    mean = None if is_rms_norm else torch.empty_like(rstd)
+    tensors = (x, out) if z is None else (x, out, z)
+    with on_device_of(x):
+        for batch in rows.row_batches(tensors, programs_per_row=n_groups):
+            x_rows, out_rows, *z_rows = batch.tensors
+            x_strides, out_strides, *z_strides = batch.strides
+            z_ptr = z_rows[0] if z_rows else None
+            _gated_norm_kernel[(batch.n_rows * n_groups,)](
+                x_rows,
+                weight,
+                bias,
+                None if norm_before_gate else z_ptr,
+                z_ptr if norm_before_gate else None,
+                out_rows,
+                None if mean is None else mean[batch.first_row :],
+                rstd[batch.first_row :],
+                *batch.inner_sizes,
+                x_strides,
+                z_strides[0] if z_strides else None,
+                out_strides,
+                n_rows,
+                n_groups,
+                group_size,
+                eps,
+                IS_RMS=is_rms_norm,
+                ONE_BLOCK=group_size <= launch.block,
+                BLOCK=launch.block,
+                **launch.options(),
+            )
+    return out, mean, rstd
