@@ -1,0 +1,51 @@
+# Everything a developer and a CI machine run. A fresh clone needs Python >= 3.11 and make.
+#
+#   make fuzz FUZZ_ARGS='--target layer_norm --time 5m'
+#   make test PYTEST_ARGS='tests/oracle -x'
+#   make test VENV=.venv-3.12 PYTHON=python3.12
+
+SHELL  := bash
+VENV   ?= .venv
+PYTHON ?=
+# Tools run as modules: an interpreter that lends its packages does not lend their scripts.
+RUN    := $(VENV)/bin/python
+export VENV PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help fuzz test lint layers types pytest format setup setup-dev clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+fuzz: setup  ## fuzz the built-in kernels on whatever device there is
+	$(VENV)/bin/ln-fuzz run $(FUZZ_ARGS)
+
+test: lint types pytest  ## lint, types, then the test suite
+
+lint: setup-dev layers  ## ruff (rules and format) and the import rules
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+layers: setup-dev  ## the import rules alone
+	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
+
+types: setup-dev  ## mypy --strict on oracle and fuzz
+	$(RUN) -m mypy
+
+# The limit is for a test that hangs; none should come near it.
+pytest: setup-dev  ## the test suite, without the slow tests
+	$(RUN) -m pytest -n logical --dist worksteal --timeout 120 -m 'not slow' $(PYTEST_ARGS)
+
+format: setup-dev  ## rewrite the sources in the project's format
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+setup:
+	@ci/setup.sh run
+
+setup-dev:
+	@ci/setup.sh dev
+
+clean:  ## remove the virtual environment and all caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""ln-fuzz: differential fuzzing and a merge gate for layer-normalisation GPU kernels."""

@@ -1,0 +1,66 @@
+"""Which cases a campaign has, whoever runs them.
+
+Batch i is of target i modulo their number, and its seed follows from the campaign's seed, the
+target and the batch's number among those of the target: the number of runners plays no part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+from fuzz.spec import TargetSpec
+
+BATCH = {"cpu": 16, "cuda": 128}
+"""Cases of a batch: about a second's work, so that no runner waits long for the last one."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cases to draw and judge: ``count`` of target ``specs[target]``."""
+
+    number: int
+    target: int
+    seed: int
+    count: int
+
+
+class Plan:
+    """Which batches there are, in order."""
+
+    def __init__(self, specs: tuple[TargetSpec, ...], *, seed: int, cases: int | None, batch: int):
+        self._specs = specs
+        self._seed = seed
+        self._cases = cases
+        if cases is not None:
+            # Small campaigns get to every target too.
+            batch = max(1, min(batch, math.ceil(cases / len(specs))))
+        self._size = batch
+        self._number = 0
+        self.handed_out = 0
+
+    def next(self) -> Batch | None:
+        """The next batch, None when all cases are handed out."""
+        count = self._size
+        if self._cases is not None:
+            count = min(count, self._cases - self.handed_out)
+        if count <= 0:
+            return None
+        number = self._number
+        target = number % len(self._specs)
+        seed = batch_seed(self._seed, self._specs[target].name, number // len(self._specs))
+        self._number += 1
+        self.handed_out += count
+        return Batch(number, target, seed, count)
+
+    @property
+    def left(self) -> int:
+        """Cases that are planned and not handed out: 0 where time alone sets the limit."""
+        return 0 if self._cases is None else self._cases - self.handed_out
+
+
+def batch_seed(seed: int, target: str, number: int) -> int:
+    """The seed of a target's batch: the same for any number of runners and any other targets."""
+    text = f"{seed}/{target}/{number}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")

@@ -1,0 +1,97 @@
+"""What a campaign has done so far: sums that runners send and the main process adds up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from fuzz.runner import PARTS, Result
+
+REFUSED = "(invalid)"
+"""Stands for the dtype of invalid inputs, which are a row of their own."""
+
+MAX_FAULTS = 20
+"""Faults of the harness that are kept with their traces; one that is everywhere is one fault."""
+
+
+@dataclass
+class Row:
+    """One target and dtype of the final table."""
+
+    executed: int = 0
+    failed: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    ratios: dict[str, float] = field(default_factory=dict)
+
+    def merge(self, other: Row) -> None:
+        """Add another's numbers."""
+        self.executed += other.executed
+        self.failed += other.failed
+        self.skipped.update(other.skipped)
+        for name, ratio in other.ratios.items():
+            self.ratios[name] = max(ratio, self.ratios.get(name, 0.0))
+
+
+@dataclass
+class Totals:
+    """Sums over cases. ``faulty`` counts errors of the harness, ``faults`` are the first of them,
+    each with its case."""
+
+    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+    seconds: Counter[str] = field(default_factory=Counter)
+    keys: set[tuple[str, ...]] = field(default_factory=set)
+    not_reached: int = 0
+    faulty: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def executed(self) -> int:
+        """Cases that were run and judged."""
+        return sum(row.executed for row in self.rows.values())
+
+    @property
+    def failed(self) -> int:
+        """Cases that were judged wrong."""
+        return sum(row.failed for row in self.rows.values())
+
+    @property
+    def skipped(self) -> int:
+        """Cases that could not be run here, each with a reason."""
+        return sum(row.skipped.total() for row in self.rows.values())
+
+    def row(self, target: str, dtype: str) -> Row:
+        """The row of a target and dtype, made when it is first asked for."""
+        return self.rows.setdefault((target, dtype), Row())
+
+    def add(self, result: Result) -> None:
+        """Count one judged case."""
+        verdict = result.verdict
+        case = result.case
+        row = self.row(case.target, case.dtype if case.refusal is None else REFUSED)
+        if verdict.status == "skip":
+            row.skipped[verdict.reason] += 1
+        else:
+            row.executed += 1
+            row.failed += verdict.status == "fail"
+        row.merge(Row(ratios=verdict.ratios))
+        self.seconds.update(verdict.seconds)
+        self.keys.update(result.keys)
+        if result.fault:
+            self.faulty += 1
+            if len(self.faults) < MAX_FAULTS:
+                self.faults.append(f"case {verdict.case_id}: {result.fault}")
+
+    def merge(self, other: Totals) -> None:
+        """Add another's sums."""
+        for (target, dtype), row in other.rows.items():
+            self.row(target, dtype).merge(row)
+        self.seconds.update(other.seconds)
+        self.keys |= other.keys
+        self.not_reached += other.not_reached
+        self.faulty += other.faulty
+        self.faults = (self.faults + other.faults)[:MAX_FAULTS]
+
+    def shares(self) -> dict[str, float]:
+        """Each part's share in the runners' wall time."""
+        total = sum(self.seconds.values())
+        return {part: self.seconds[part] / total if total else 0.0 for part in PARTS}

@@ -1,0 +1,1 @@
+"""Processes: the kernel process, its supervision, and the shared memory between."""
