@@ -242,7 +242,7 @@ class _Interrupts:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[_Interrupts]:
-    """Counts Ctrl-C instead of raising in the middle of something."""
+    """Counts Ctrl-C and SIGTERM instead of raising in the middle of something."""
     seen = _Interrupts()
 
     def note(*_: object) -> None:
@@ -251,8 +251,9 @@ def _interrupts() -> Iterator[_Interrupts]:
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, before)
+        for name, handler in before.items():
+            signal.signal(name, handler)

@@ -218,7 +218,7 @@ def check_writable(path: Path) -> None:
 
 
 class _Interrupted(Exception):
-    """Ctrl-C outside a campaign."""
+    """Ctrl-C or SIGTERM outside a campaign."""
 
 
 def _interrupt(*_: object) -> None:
@@ -231,13 +231,15 @@ def main() -> None:
     # A campaign counts Ctrl-C and ends in order. Elsewhere it ends the command, but not by way of
     # typer, whose exit code for it depends on the version: 1 in some.
     signal.signal(signal.SIGINT, _interrupt)
+    # CI ends a job that takes too long with it.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except (UsageError, KernelProcessError, store.StoreError, script.ScriptError) as error:
         errors.print(Text(f"ln-fuzz: {error}"), soft_wrap=True)
         sys.exit(USAGE)
     except _Interrupted:
-        errors.print("ln-fuzz: stopped by Ctrl-C")
+        errors.print("ln-fuzz: interrupted")
         sys.exit(USAGE)
     except Exception:
         # Python would end with 1, which means that a kernel failed.

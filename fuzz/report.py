@@ -100,7 +100,7 @@ def print_result(console: Console, result: CampaignResult) -> None:
 
 def conclusion(result: CampaignResult) -> str:
     """One line that says how it ended."""
-    stopped = "Stopped by Ctrl-C. " if result.interrupted else ""
+    stopped = "Interrupted. " if result.interrupted else ""
     code = result.exit_code
     if code == 2:
         why = "no case was executed" if result.totals.executed == 0 else "see the errors above"

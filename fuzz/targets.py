@@ -310,6 +310,8 @@ def _launch_space(
     ):
         if given and name not in signature.launch:
             raise TargetError(f"{option}={tuple(given)}, but {name} is no argument")
+    if configs and {"block", "num_warps"} & set(signature.launch):
+        raise TargetError("block and num_warps come with the configs: they are no arguments")
     if "block" in signature.launch and not blocks:
         raise TargetError("block is an argument: give the blocks to try as blocks=(...)")
     if "config" in signature.launch and not configs:

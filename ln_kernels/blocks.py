@@ -52,6 +52,15 @@ def load_input(
 
 
 @triton.jit
+def mean_of(
+    total,  # fp32 scalar: sum of a row
+    n_cols,  # int: columns of the row
+):
+    """total / n_cols, correctly rounded: an approximate quotient leaves constant rows off 0."""
+    return tl.div_rn(total, tl.cast(n_cols, tl.float32))
+
+
+@triton.jit
 def inverse_std(
     variance,  # fp32 scalar
     eps,  # fp32: added to the variance
@@ -79,7 +88,7 @@ def block_statistics(
     if IS_RMS:
         mean = 0.0
     else:
-        mean = tl.sum(value) / n_cols
+        mean = mean_of(tl.sum(value), n_cols)
     # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
     centred = tl.where(mask, value - mean, 0.0)
     return mean, inverse_std(tl.sum(centred * centred) / n_cols, eps)
@@ -110,7 +119,7 @@ def row_statistics(
             mask = cols < n_cols
             total += load_input(x_ptr, input_bias_ptr, residual_ptr, z_ptr, cols, mask)
             start += BLOCK
-        mean = tl.sum(total) / n_cols
+        mean = mean_of(tl.sum(total), n_cols)
     squares = tl.zeros([BLOCK], dtype=tl.float32)
     start = 0
     while start < n_cols:

@@ -57,5 +57,7 @@ def use_one_thread() -> None:
 def enter_child(parent: int) -> None:
     """What every process of a campaign does first, except the main one."""
     die_with_parent(parent)
+    # What ends the main process's group, a time limit of CI say, is the main process's to handle.
+    os.setpgid(0, 0)
     ignore_interrupt()
     use_one_thread()

@@ -58,8 +58,8 @@ FAULTS = (
         "half_accumulation",
         "triton_layer_norm",
         "whole_row.py",
-        "mean = tl.sum(x) / n_cols",
-        "mean = tl.sum(x.to(tl.float16)).to(tl.float32) / n_cols",
+        "mean = mean_of(tl.sum(x), n_cols)",
+        "mean = mean_of(tl.sum(x.to(tl.float16)).to(tl.float32), n_cols)",
         "more than a few columns",
     ),
     Fault(

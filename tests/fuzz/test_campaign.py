@@ -351,16 +351,19 @@ def start(tmp_path: Path, target: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("target", "code"), [("slow", 0), ("spin", 2)])
-def test_campaign_ctrl_c_ends_it_with_what_it_has(tmp_path: Path, target: str, code: int) -> None:
+def test_campaign_interrupted_ends_with_what_it_has(
+    tmp_path: Path, target: str, code: int, number: int
+) -> None:
     process = start(tmp_path, target)
     below = descendants(process.pid)
     began = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=20)
     assert time.monotonic() - began < 8
     assert process.returncode == code, output + errors
-    assert "Stopped by Ctrl-C." in output
+    assert "Interrupted." in output
     assert "LOST" not in output
     assert errors == ""
     # The tracker of shared memory is the last to go.

@@ -179,7 +179,7 @@ def test_cli_ctrl_c_before_a_campaign_is_exit_code_2(
 
     monkeypatch.setattr(cli.campaign, "run", interrupted)
     assert main(monkeypatch, "run", "--cases", "1") == 2
-    assert capsys.readouterr().err == "ln-fuzz: stopped by Ctrl-C\n"
+    assert capsys.readouterr().err == "ln-fuzz: interrupted\n"
 
 
 # --- the whole way, with torch and Triton ---------------------------------------------------------
