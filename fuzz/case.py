@@ -21,10 +21,10 @@ from typing import Any
 import cattrs
 from cattrs.v import format_exception
 
+from fuzz.spec import FlagValue
+
 FORMAT = 1
 """Version of the stored form. A reader refuses any other by name."""
-
-FlagValue = bool | int | float | str | None
 
 ITEMSIZE: dict[str, int] = {
     "float32": 4,

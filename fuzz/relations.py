@@ -85,7 +85,7 @@ def _permuted(case: Case) -> Run | None:
     if case.n_rows < 2:
         return None
     turn = 1 + case.seed % (case.n_rows - 1)
-    rows = tuple((i * -1 + turn) % case.n_rows for i in range(case.n_rows))
+    rows = tuple((turn - i) % case.n_rows for i in range(case.n_rows))
     return Run("permuted", _map_tensors(case, lambda t: _unshared(t, case)), rows=rows)
 
 
