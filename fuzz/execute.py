@@ -22,17 +22,12 @@ from triton.runtime.errors import InterpreterError, OutOfResources, PTXASError
 
 from fuzz.arena import writable_tensors
 from fuzz.builtin import Unsupported
-from fuzz.interpreter import (
-    OutOfBounds,
-    Region,
-    Regions,
-    StrictInterpreter,
-    UnsupportedInInterpreter,
-    UnsupportedTriton,
-)
+from fuzz.interpreter import StrictInterpreter, UnsupportedTriton
 from fuzz.memory import Memory, Staging, Watch
 from fuzz.relations import Run
 from fuzz.spec import TargetSpec
+from fuzz.strict.faults import OutOfBounds, UnsupportedInInterpreter
+from fuzz.strict.regions import Region, Regions
 from fuzz.targets import Target, load
 from fuzz.verdict import Bits, ErrorInfo, Observation, RunStatus
 

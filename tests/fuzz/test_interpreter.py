@@ -12,18 +12,10 @@ from triton.runtime import interpreter as stock
 from triton.runtime.errors import InterpreterError
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from fuzz.interpreter import (
-    Access,
-    OutOfBounds,
-    Region,
-    Regions,
-    StrictInterpreter,
-    UnsupportedInInterpreter,
-    UnsupportedTriton,
-    _require_known,
-    _Spans,
-    round_to_bf16,
-)
+from fuzz.interpreter import StrictInterpreter, UnsupportedTriton, _require_known
+from fuzz.strict.bfloat16 import round_to_bf16
+from fuzz.strict.faults import Access, OutOfBounds, UnsupportedInInterpreter
+from fuzz.strict.regions import Region, Regions, Spans
 
 if not isinstance(tl.sum, stock.InterpretedFunction):
     pytest.skip("the suite runs compiled", allow_module_level=True)
@@ -755,7 +747,7 @@ def test_spans_agree_with_a_byte_map(seed: int) -> None:
     pairs = np.stack([starts, starts + random.integers(0, 24, starts.size)], axis=1).astype(
         np.uint64
     )
-    spans = _Spans([pairs[::2], pairs[1::2]])
+    spans = Spans([pairs[::2], pairs[1::2]])
     allowed = np.zeros(400, dtype=bool)
     for start, stop in pairs:
         allowed[start:stop] = True

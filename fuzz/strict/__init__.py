@@ -1,0 +1,1 @@
+"""The parts of the strict interpreter: what takes the place of Triton's own."""
