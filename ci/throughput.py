@@ -25,15 +25,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.jobs.engine import SWITCH_INTERVAL
-from fuzz.jobs.plan import BATCH, Plan
-from fuzz.jobs.setup import Settings, Setup, prepare
+from fuzz.jobs.plan import BATCH, Plan, draw_limits
+from fuzz.jobs.setup import Settings, Setup, UsageError, prepare
 from fuzz.jobs.totals import Totals
 from fuzz.process.journal import Journal
 from fuzz.process.kernel_process import KernelProcess
 from fuzz.process.lifecycle import enter_child, use_one_thread
 from fuzz.runner import PARTS, Runner
-from fuzz.space.budget import GPU_FRAMES, USUAL_SHARE
-from fuzz.strategies import GPU_BUDGET, INTERPRETER_BUDGET, Budget, Frames, draw_cases
+from fuzz.space.budget import USUAL_SHARE
+from fuzz.strategies import Budget, draw_cases
 
 PASSES = ("cold", "warm")
 START_LIMIT = 300.0
@@ -56,10 +56,9 @@ def run_share(
     enter_child(options.parent)
     sys.setswitchinterval(SWITCH_INTERVAL)
     info = setup.info
-    budget = INTERPRETER_BUDGET if info.device == "cpu" else GPU_BUDGET
+    budget, frames = draw_limits(info.device, options.seed)
     if options.small:
         budget = SMALL_BUDGET
-    frames = Frames(options.seed, GPU_FRAMES) if info.device == "cuda" else None
     gpu = info.gpus[number % len(info.gpus)] if info.gpus else None
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -80,16 +79,10 @@ def run_share(
                 if batch.number % setup.workers != number:
                     continue
                 spec = setup.specs[batch.target]
-                at = time.perf_counter()
                 cases = draw_cases(
-                    spec,
-                    seed=batch.seed,
-                    count=batch.count,
-                    budget=budget,
-                    frames=frames,
+                    spec, seed=batch.seed, count=batch.count, budget=budget, frames=frames
                 )
-                drawn = (time.perf_counter() - at) / batch.count
-                for result in runner.judge_all(spec, cases, draw_seconds=drawn):
+                for result in runner.judge_all(spec, cases):
                     totals.add(result)
             connection.send((totals, time.monotonic() - began))
     connection.close()
@@ -183,9 +176,12 @@ def main() -> None:
     options = parser.parse_args()
     options.parent = os.getpid()
     use_one_thread()
-    setup = prepare(
-        Settings(targets=tuple(options.target), device=options.device, workers=options.workers)
-    )
+    try:
+        setup = prepare(
+            Settings(targets=tuple(options.target), device=options.device, workers=options.workers)
+        )
+    except UsageError as error:
+        parser.error(str(error))
     report = measure(setup, options)
     print_report(report)
     if options.json is not None:

@@ -68,36 +68,42 @@ class Runner:
             raise RunnerFault(result.fault)
         return result.verdict
 
-    def judge_all(
-        self, spec: TargetSpec, cases: Iterable[Case], *, draw_seconds: float = 0.0
-    ) -> Iterator[Result]:
+    def judge_all(self, spec: TargetSpec, cases: Iterable[Case]) -> Iterator[Result]:
         """Verdicts in the order of the cases, one case ahead in the kernel process.
 
-        ``draw_seconds`` is what drawing one case took, for the books.
         Raises: KernelProcessError; Stopped, after noting the cases that were under way.
         """
         self._books = _Books()
         waiting: _Pending | None = None
-        for case in cases:
+        for case in self._drawn(cases):
             if self._journal is not None:
                 self._journal.begin(case)
             upcoming = self._submit(spec, case)
             if waiting is not None:
                 also = upcoming.case if isinstance(upcoming, _Pending) else None
-                yield self._finish(spec, waiting, also, draw_seconds)
+                yield self._finish(spec, waiting, also)
             if isinstance(upcoming, _Pending):
                 waiting = upcoming
             else:
                 waiting = None
-                yield self._note(upcoming, draw_seconds)
+                yield self._note(upcoming)
         if waiting is not None:
-            yield self._finish(spec, waiting, None, draw_seconds)
+            yield self._finish(spec, waiting, None)
 
-    def _finish(
-        self, spec: TargetSpec, pending: _Pending, upcoming: Case | None, draw_seconds: float
-    ) -> Result:
+    def _drawn(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """The cases; making them is timed."""
+        source = iter(cases)
+        while True:
+            began = time.perf_counter()
+            case = next(source, None)
+            self._books.add("draw", time.perf_counter() - began)
+            if case is None:
+                return
+            yield case
+
+    def _finish(self, spec: TargetSpec, pending: _Pending, upcoming: Case | None) -> Result:
         try:
-            return self._note(self._collect(spec, pending), draw_seconds)
+            return self._note(self._collect(spec, pending))
         except Stopped:
             if self._journal is not None:
                 self._journal.abandon(pending.case)
@@ -105,9 +111,8 @@ class Runner:
                     self._journal.abandon(upcoming)
             raise
 
-    def _note(self, result: Result, draw_seconds: float) -> Result:
-        seconds = {"draw": draw_seconds, **self._books.close()}
-        result = replace(result, verdict=replace(result.verdict, seconds=seconds))
+    def _note(self, result: Result) -> Result:
+        result = replace(result, verdict=replace(result.verdict, seconds=self._books.close()))
         if self._journal is not None:
             self._journal.end(result.verdict)
         return result
@@ -156,7 +161,7 @@ class _Books:
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
-        self._spent = {"inputs": 0.0, "kernel": 0.0, "oracle": 0.0}
+        self._spent = dict.fromkeys(PARTS, 0.0)
 
     def add(self, part: str, seconds: float) -> None:
         """Note time that went into a part."""
@@ -168,7 +173,7 @@ class _Books:
         spent = self._spent
         spent["harness"] = max(0.0, now - self._since - sum(spent.values()))
         self._since = now
-        self._spent = {"inputs": 0.0, "kernel": 0.0, "oracle": 0.0}
+        self._spent = dict.fromkeys(PARTS, 0.0)
         return spent
 
 

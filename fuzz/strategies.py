@@ -8,6 +8,8 @@ Hypothesis draws a case's entropy; every choice follows from it by the tables of
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
@@ -85,9 +87,13 @@ class _AnyCase:
 
 
 _ENTROPY_BYTES = 16
+_ENTROPY = st.binary(min_size=_ENTROPY_BYTES, max_size=_ENTROPY_BYTES)
+
+# A batch takes one page; an example of Hypothesis may have 8 KB.
+_PAGE = 64
+_PAGES = st.lists(_ENTROPY, min_size=_PAGE, max_size=_PAGE)
 
 
-@functools.lru_cache(maxsize=64)
 def cases(spec: TargetSpec, budget: Budget, frames: Frames | None = None) -> SearchStrategy[Case]:
     """The cases of a target within a budget; invalid ones that it declares to refuse included.
 
@@ -95,36 +101,51 @@ def cases(spec: TargetSpec, budget: Budget, frames: Frames | None = None) -> Sea
 
     Raises: ValueError when the spec declares a refusal that is not known.
     """
-    entropy = st.binary(min_size=_ENTROPY_BYTES, max_size=_ENTROPY_BYTES)
-    return entropy.map(_AnyCase(spec, budget, frames))
+    return _ENTROPY.map(_maker(spec, budget, frames))
+
+
+@functools.lru_cache(maxsize=64)
+def _maker(spec: TargetSpec, budget: Budget, frames: Frames | None) -> _AnyCase:
+    return _AnyCase(spec, budget, frames)
 
 
 def draw_cases(
     spec: TargetSpec, *, seed: int, count: int, budget: Budget, frames: Frames | None = None
-) -> list[Case]:
+) -> Iterator[Case]:
     """``count`` cases; the same for the same arguments and versions of this and of Hypothesis.
+
+    Made one by one as they are asked for, so that a kernel can run meanwhile.
 
     Raises: ValueError as :func:`cases`.
     """
-    drawn: list[Case] = []
-    attempt = 0
-    while len(drawn) < count:
+    make = _maker(spec, budget, frames)
+    return (make(entropy) for entropy in _entropies(f"{spec.name}/{seed}", count))
+
+
+def _entropies(seed: str, count: int) -> Iterator[bytes]:
+    """The entropies of ``count`` cases.
+
+    An example of Hypothesis is a page of them: what it does around each example, saving and
+    restoring the global random states above all, takes several times as long as making a case.
+    """
+    drawn = 0
+    for number in itertools.count():
         # Hypothesis may stop early; where it does is no reason to return less.
-        drawn += _draw_once(
-            cases(spec, budget, frames), f"{spec.name}/{seed}/{attempt}", count - len(drawn)
-        )
-        attempt += 1
-    return drawn
+        for entropy in _draw_page(f"{seed}/{number}"):
+            if drawn == count:
+                return
+            yield entropy
+            drawn += 1
 
 
-def _draw_once(strategy: SearchStrategy[Case], seed: str, count: int) -> list[Case]:
-    drawn: list[Case] = []
+def _draw_page(seed: str) -> list[bytes]:
+    drawn: list[list[bytes]] = []
 
     # All that a loaded profile, the environment or CI could change is given here.
     @start_at(seed)
     @settings(
         settings.get_profile("default"),
-        max_examples=count + 1,
+        max_examples=2,
         phases=[Phase.generate],
         database=None,
         deadline=None,
@@ -135,10 +156,11 @@ def _draw_once(strategy: SearchStrategy[Case], seed: str, count: int) -> list[Ca
         suppress_health_check=list(HealthCheck),
         backend="hypothesis",
     )
-    @given(strategy)
-    def collect(case: Case) -> None:
-        drawn.append(case)
+    @given(_PAGES)
+    def collect(page: list[bytes]) -> None:
+        drawn.append(page)
 
     collect()
-    # The first is the simplest example, one and the same for every seed.
-    return drawn[1 : count + 1]
+    # The first is the simplest example, one and the same for every seed. There are never more than
+    # two: Hypothesis would make the next ones by repeating parts of those before.
+    return [entropy for page in drawn[1:] for entropy in page]

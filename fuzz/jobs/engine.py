@@ -16,16 +16,15 @@ from pathlib import Path
 
 from fuzz.case import Case
 from fuzz.jobs.failures import Investigator, signatures
-from fuzz.jobs.plan import Batch
+from fuzz.jobs.plan import Batch, draw_limits
 from fuzz.jobs.totals import Totals
 from fuzz.process.journal import Journal
 from fuzz.process.kernel_process import KernelProcess, KernelProcessError, Stopped
 from fuzz.process.lifecycle import enter_child
 from fuzz.runner import Result, Runner
-from fuzz.space.budget import GPU_FRAMES
 from fuzz.spec import TargetSpec
 from fuzz.store import FAILURES, Failure, write
-from fuzz.strategies import GPU_BUDGET, INTERPRETER_BUDGET, Budget, Frames, draw_cases
+from fuzz.strategies import Budget, Frames, draw_cases
 from fuzz.verdict import Signature
 
 REPORT_EVERY = 0.25
@@ -127,9 +126,7 @@ class _Engine:
             runner = Runner(kernel, journal)
             grace = None if settings.deadline is None else settings.deadline + SHRINK_GRACE
             investigator = Investigator(runner, deadline=grace, stop=self._must_stop)
-            budget, frames = INTERPRETER_BUDGET, None
-            if not kernel.interpreted:
-                budget, frames = GPU_BUDGET, Frames(settings.seed, GPU_FRAMES)
+            budget, frames = draw_limits(settings.device, settings.seed)
             while not self._is_over() and (batch := self._next_batch()) is not None:
                 spec = settings.specs[batch.target]
                 try:
@@ -177,16 +174,10 @@ class _Engine:
         seen: set[Signature] = set()
         judged = 0
         try:
-            began = time.perf_counter()
             cases = draw_cases(
-                spec,
-                seed=batch.seed,
-                count=batch.count,
-                budget=budget,
-                frames=frames,
+                spec, seed=batch.seed, count=batch.count, budget=budget, frames=frames
             )
-            drawn = (time.perf_counter() - began) / max(len(cases), 1)
-            for result in runner.judge_all(spec, self._until_over(cases), draw_seconds=drawn):
+            for result in runner.judge_all(spec, self._until_over(cases)):
                 judged += 1
                 self._totals.add(result)
                 new = signatures(result.case, result.verdict).keys() - seen

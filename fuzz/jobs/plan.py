@@ -10,6 +10,8 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+from fuzz.space.budget import GPU_BUDGET, GPU_FRAMES, INTERPRETER_BUDGET, Budget
+from fuzz.space.frames import Frames
 from fuzz.spec import TargetSpec
 
 BATCH = {"cpu": 16, "cuda": 128}
@@ -64,3 +66,10 @@ def batch_seed(seed: int, target: str, number: int) -> int:
     """The seed of a target's batch: the same for any number of runners and any other targets."""
     text = f"{seed}/{target}/{number}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
+
+
+def draw_limits(device: str, seed: int) -> tuple[Budget, Frames | None]:
+    """What cases are drawn within on a device, in the campaign of a seed."""
+    if device == "cpu":
+        return INTERPRETER_BUDGET, None
+    return GPU_BUDGET, Frames(seed, GPU_FRAMES)

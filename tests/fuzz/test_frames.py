@@ -17,7 +17,7 @@ FRAMES = Frames(seed=3, count=12)
 
 
 def drawn(spec: TargetSpec, count: int = 400, frames: Frames | None = FRAMES) -> list[Case]:
-    return draw_cases(spec, seed=1, count=count, budget=GPU_BUDGET, frames=frames)
+    return list(draw_cases(spec, seed=1, count=count, budget=GPU_BUDGET, frames=frames))
 
 
 def specialisation(case: Case) -> tuple[object, ...]:

@@ -179,7 +179,7 @@ drawn_by = pytest.mark.parametrize(
 @functools.cache
 def draw(target_name: str, budget_name: str) -> list[Case]:
     spec, budget = SPECS[target_name], BUDGETS[budget_name]
-    return draw_cases(spec, seed=20, count=CASES, budget=budget)
+    return list(draw_cases(spec, seed=20, count=CASES, budget=budget))
 
 
 def digest(drawn: list[Case]) -> str:
@@ -383,7 +383,7 @@ def test_refusals_are_invalid_and_declared(target_name: str, budget_name: str) -
 @pytest.mark.parametrize("name", REFUSALS)
 def test_refusals_say_what_they_change(name: str) -> None:
     spec = next(s for s in SPECS.values() if name in {r.name for r in s.refuses})
-    drawn = draw_cases(spec.fixed({"refusal": name}), seed=1, count=30, budget=GPU_BUDGET)
+    drawn = list(draw_cases(spec.fixed({"refusal": name}), seed=1, count=30, budget=GPU_BUDGET))
     assert {case.refusal for case in drawn} == {name}
     assert REFUSALS[name].__doc__
     for case in drawn:
@@ -502,11 +502,11 @@ def test_budgets_hold_on_average() -> None:
 
 
 def test_draw_same_seed_gives_same_cases() -> None:
-    first = draw_cases(GATED, seed=5, count=40, budget=GPU_BUDGET)
-    assert draw_cases(GATED, seed=5, count=40, budget=GPU_BUDGET) == first
+    first = list(draw_cases(GATED, seed=5, count=40, budget=GPU_BUDGET))
+    assert list(draw_cases(GATED, seed=5, count=40, budget=GPU_BUDGET)) == first
     others = [
-        draw_cases(GATED, seed=6, count=40, budget=GPU_BUDGET),
-        draw_cases(replace(GATED, name="other"), seed=5, count=40, budget=GPU_BUDGET),
+        list(draw_cases(GATED, seed=6, count=40, budget=GPU_BUDGET)),
+        list(draw_cases(replace(GATED, name="other"), seed=5, count=40, budget=GPU_BUDGET)),
     ]
     for other in others:
         assert not {case.case_id for case in first} & {case.case_id for case in other}
@@ -535,13 +535,13 @@ def test_draw_is_free_of_the_environment(environment: dict[str, str]) -> None:
         command, env={**clean, **environment}, capture_output=True, text=True, check=True
     )
     spec = TargetSpec("plain", (ArgSpec("x", strided=True),), (), Arithmetic())
-    here = draw_cases(spec, seed=3, count=20, budget=GPU_BUDGET)
+    here = list(draw_cases(spec, seed=3, count=20, budget=GPU_BUDGET))
     assert result.stdout.split("\n")[:-1] == [canonical_json(case) for case in here]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 33])
 def test_draw_gives_as_many_as_asked(count: int) -> None:
-    assert len(draw_cases(LAYER_NORM, seed=1, count=count, budget=GPU_BUDGET)) == count
+    assert len(list(draw_cases(LAYER_NORM, seed=1, count=count, budget=GPU_BUDGET))) == count
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.differing_executors])
@@ -599,7 +599,7 @@ def test_fix_every_name_is_tried() -> None:
 
 def test_fix_config() -> None:
     fixed = TUNED.fixed(check_fixes(TUNED, {"config": "1"}))
-    drawn = draw_cases(fixed, seed=2, count=50, budget=INTERPRETER_BUDGET)
+    drawn = list(draw_cases(fixed, seed=2, count=50, budget=INTERPRETER_BUDGET))
     assert {case.launch.config for case in drawn} == {1}
     # The small block of this configuration would take 513 steps for the widest row.
     assert max(case.n_cols for case in drawn) <= 64 * 128
@@ -616,7 +616,7 @@ def test_fix_several_at_once() -> None:
 @pytest.mark.parametrize("n_cols", [1, 4096, 65537, 8190])
 def test_fix_n_cols_leaves_groups_that_divide_it(n_cols: int) -> None:
     fixed = GATED.fixed({"n_cols": n_cols})
-    drawn = draw_cases(fixed, seed=2, count=200, budget=INTERPRETER_BUDGET)
+    drawn = list(draw_cases(fixed, seed=2, count=200, budget=INTERPRETER_BUDGET))
     for case in drawn:
         if case.refusal is None:
             check_case(case, GATED)
@@ -626,7 +626,7 @@ def test_fix_n_cols_leaves_groups_that_divide_it(n_cols: int) -> None:
 
 def test_fix_that_leaves_no_room_for_a_refusal_leaves_it_out() -> None:
     fixed = LAYER_NORM.fixed(check_fixes(LAYER_NORM, {"n_rows": "1", "dtype": "float16"}))
-    drawn = draw_cases(fixed, seed=2, count=2000, budget=INTERPRETER_BUDGET)
+    drawn = list(draw_cases(fixed, seed=2, count=2000, budget=INTERPRETER_BUDGET))
     refused = {case.refusal for case in drawn} - {None}
     assert refused == {r.name for r in LAYER_NORM.refuses} - {
         *("out_expanded", "x_zero_dim", "x_float64", "x_int64", "x_complex64")
@@ -635,7 +635,7 @@ def test_fix_that_leaves_no_room_for_a_refusal_leaves_it_out() -> None:
 
 def test_fix_of_the_target_itself_stays() -> None:
     fixed = TUNED.fixed(check_fixes(TUNED, {"n_cols": "100"}))
-    drawn = draw_cases(fixed, seed=2, count=50, budget=INTERPRETER_BUDGET)
+    drawn = list(draw_cases(fixed, seed=2, count=50, budget=INTERPRETER_BUDGET))
     assert {case.eps for case in drawn} == {1e-5}
 
 
