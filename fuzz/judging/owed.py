@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fuzz.case import Case
+from fuzz.space.widths import block_of
 from fuzz.spec import OutputSpec, TargetSpec
 from fuzz.verdict import Bits
 from oracle.arithmetic import Depth, reduction_depth
@@ -18,9 +19,6 @@ from oracle.refs import Problem, decompose
 
 Rows = slice | list[int]
 """A choice of rows, as an index."""
-
-# Keyword arguments by which autotuned kernels name the width of their block.
-BLOCK_NAMES = ("block", "BLOCK", "BLOCK_N", "BLOCK_SIZE")
 
 
 def due_outputs(spec: TargetSpec, case: Case) -> tuple[OutputSpec, ...]:
@@ -111,17 +109,14 @@ def problem_of(
 
 
 def _depth(spec: TargetSpec, case: Case, *, interpreted: bool) -> int:
-    block, num_warps = case.launch.block, case.launch.num_warps
+    num_warps = case.launch.num_warps
     if case.launch.config is not None:
-        config = dict(spec.launch.configs[case.launch.config])
-        found = next((config[name] for name in BLOCK_NAMES if name in config), None)
-        warps = config.get("num_warps")
-        block = None if found is None else int(found)
+        warps = dict(spec.launch.configs[case.launch.config]).get("num_warps")
         num_warps = None if warps is None else int(warps)
     return reduction_depth(
         spec.arithmetic.depth or Depth(),
         n_cols=case.group_size,
-        block=block,
+        block=block_of(case.launch, spec.launch),
         num_warps=num_warps,
         interpreted=interpreted,
     )

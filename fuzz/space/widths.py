@@ -330,14 +330,18 @@ def default_launch(space: LaunchSpace, width: int, itemsize: int) -> DefaultLaun
     return min(rows, key=lambda row: row.max_cols, default=None)
 
 
+# How autotuned kernels name the width of their block of columns, the plainest name last. Another
+# name with "block" in it (BLOCK_M) may count rows.
+BLOCK_NAMES = ("BLOCK_N", "BLOCK_COLS", "BLOCK_SIZE_N", "BLOCK_SIZE", "BLOCK", "block")
+
+
 def block_of(launch: Launch, space: LaunchSpace) -> int | None:
     """The columns of one step: the launch's block, or what its autotuner config calls one."""
     if launch.block is not None or launch.config is None:
         return launch.block
-    for name, value in space.configs[launch.config]:
-        if "block" in name.lower() and isinstance(value, int):
-            return value
-    return None
+    config = dict(space.configs[launch.config])
+    found = (config[name] for name in BLOCK_NAMES if isinstance(config.get(name), int))
+    return next((int(block) for block in found if block is not None), None)
 
 
 def _integer(value: FlagValue) -> int:

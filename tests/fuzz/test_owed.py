@@ -159,7 +159,8 @@ def test_depth_follows_from_the_pinned_launch_over_one_group() -> None:
 
 @pytest.mark.parametrize("name", ["block", "BLOCK", "BLOCK_N", "BLOCK_SIZE"])
 def test_depth_follows_from_the_pinned_configuration(name: str) -> None:
-    configs = ((("BLOCK_SIZE", 64), ("num_warps", 1)), ((name, 512), ("num_warps", 4)))
+    of_rows = ("BLOCK_M", 4)
+    configs = ((("BLOCK_SIZE", 64), ("num_warps", 1)), (of_rows, (name, 512), ("num_warps", 4)))
     spec = replace(LAYER_NORM, launch=LaunchSpace(configs=configs))
     case = make_case(spec, (1, 1024))
     pinned = replace(case, launch=replace(case.launch, block=None, num_warps=None, config=1))
