@@ -6,13 +6,11 @@ A runner asks for its next batch, so that a fast one takes more of them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import multiprocessing
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -23,6 +21,7 @@ from fuzz.jobs.engine import Claim, Ended, EngineSettings, Found, Report, Stop, 
 from fuzz.jobs.plan import BATCH, Plan
 from fuzz.jobs.setup import Settings, Setup, UsageError, prepare
 from fuzz.jobs.totals import Totals
+from fuzz.process.interrupts import Interrupts, counting_interrupts
 from fuzz.process.lifecycle import spawning, use_one_thread
 from fuzz.process.mailbox import remove_segments_of
 from fuzz.store import OUT, Failure
@@ -136,7 +135,7 @@ class _Campaign:
     def run(self) -> CampaignResult:
         links = [self._start(number) for number in range(self._setup.workers)]
         try:
-            with _interrupts() as interrupts:
+            with counting_interrupts() as interrupts:
                 self._serve(links, interrupts)
         finally:
             for link in links:
@@ -152,6 +151,10 @@ class _Campaign:
     def _start(self, number: int) -> _Link:
         settings, info = self._settings, self._setup.info
         seconds = settings.seconds
+        sanitizer = self._setup.sanitizer
+        if sanitizer is not None:
+            logs = self._result.run_folder.absolute() / f"{sanitizer.tool}-{number}"
+            sanitizer = dataclasses.replace(sanitizer, folder=logs)
         told = EngineSettings(
             number=number,
             parent=os.getpid(),
@@ -163,6 +166,7 @@ class _Campaign:
             journal=self._result.run_folder / f"journal-{number}.jsonl",
             out=settings.out,
             deadline=None if seconds is None else self._began + seconds,
+            sanitizer=sanitizer,
         )
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
@@ -174,7 +178,7 @@ class _Campaign:
         theirs.close()
         return _Link(number, process, ours)
 
-    def _serve(self, links: list[_Link], interrupts: _Interrupts) -> None:
+    def _serve(self, links: list[_Link], interrupts: Interrupts) -> None:
         told_to_stop: float | None = None
         while any(not link.ended for link in links):
             ready = wait([link.connection for link in links if not link.ended], timeout=TICK)
@@ -234,26 +238,3 @@ class _Campaign:
     def _error(self, text: str) -> None:
         self._result.errors.append(text)
         self._listener.error(text)
-
-
-class _Interrupts:
-    count = 0
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[_Interrupts]:
-    """Counts Ctrl-C and SIGTERM instead of raising in the middle of something."""
-    seen = _Interrupts()
-
-    def note(*_: object) -> None:
-        seen.count += 1
-
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    before = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield seen
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

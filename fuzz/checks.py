@@ -14,12 +14,13 @@ from collections.abc import Callable
 import numpy as np
 
 from fuzz.case import Case
-from fuzz.judging.evidence import Evidence, Judged, Returned, owed_rows
+from fuzz.judging.evidence import Evidence, Judged, Returned, Unexplained, owed_rows
 from fuzz.judging.owed import Rows, dtype_of, due_outputs, index_of, shape_of
 from fuzz.judging.regions import Mask, classify
 from fuzz.relations import HOW, Run
 from fuzz.spec import TargetSpec
-from fuzz.verdict import Bits, Finding, Observation, Signature, Verdict
+from fuzz.verdict import Bits, Finding, HazardKind, Observation, Signature, Verdict
+from oracle.consistency import stretch
 
 Check = Callable[[Evidence], list[Finding]]
 
@@ -30,7 +31,7 @@ def survived(evidence: Evidence) -> list[Finding]:
         return []
     findings = []
     for seen in evidence.observations:
-        if seen.status in ("ok", "out_of_bounds", "unsupported"):
+        if seen.status in ("ok", "out_of_bounds", "unsupported", "reported"):
             continue
         error = seen.error
         text = f"{error.type}: {error.message}" if error else "no further word"
@@ -53,6 +54,39 @@ def no_out_of_bounds(evidence: Evidence) -> list[Finding]:
         for seen in evidence.observations
         if seen.status == "out_of_bounds"
     ]
+
+
+def no_uninitialised_reads(evidence: Evidence) -> list[Finding]:
+    """No kernel reads memory of an output, of scratch or of the call that nobody has written."""
+    return _hazards(evidence, "no_uninitialised_reads", "uninitialised_read")
+
+
+def no_conflicting_writes(evidence: Evidence) -> list[Finding]:
+    """No program writes what another one of its launch reads or writes with other bits."""
+    return _hazards(evidence, "no_conflicting_writes", "conflicting_write")
+
+
+def no_sanitizer_report(evidence: Evidence) -> list[Finding]:
+    """A sanitizer that watches the kernel has nothing to report."""
+    findings = []
+    for seen in evidence.observations:
+        for report in seen.reports:
+            access = report.access + (f" ({report.tensor!r})" if report.tensor else "")
+            where = ", ".join(part for part in (report.kernel, report.place) if part)
+            text = f"{report.kind} {access}".rstrip() + f" [{where}]"
+            if report.by:
+                text += f", first by {report.by}"
+            text += f"; {report.count} report{'s' * (report.count != 1)} of {report.tool}"
+            region = f"{report.tool} {report.kind} {report.place or report.kernel}"
+            findings.append(Finding("no_sanitizer_report", seen.run, "", text, region=region))
+    return findings
+
+
+def sanitizer_of(signature: Signature) -> str | None:
+    """The sanitizer that it takes to see a fault again, None where it shows without."""
+    if signature.check != no_sanitizer_report.__name__:
+        return None
+    return signature.region.partition(" ")[0]
 
 
 def rejects_bad_input(evidence: Evidence) -> list[Finding]:
@@ -101,6 +135,7 @@ def shape_and_dtype(evidence: Evidence) -> list[Finding]:
 def outputs_fully_written(evidence: Evidence) -> list[Finding]:
     """Every element of every output is stored to."""
     findings = []
+    beside = {seen.run: seen.neighbours for seen in evidence.observations}
     for (run_name, name), mask in evidence.unwritten.items():
         returned = evidence.outputs[run_name][name]
         region, where = classify(mask, _group_size(returned))
@@ -111,6 +146,8 @@ def outputs_fully_written(evidence: Evidence) -> list[Finding]:
             f"{_at(name, index)} was never written; {int(mask.sum())} of {mask.size} elements, "
             f"{where}{_how(returned.run)}"
         )
+        if name in beside[run_name]:
+            text += f"; {beside[run_name][name]}"
         findings.append(
             Finding("outputs_fully_written", run_name, name, text, region, math.inf, index)
         )
@@ -171,13 +208,24 @@ def values_within_bound(evidence: Evidence) -> list[Finding]:
     ]
 
 
+def statistics_consistent(evidence: Evidence) -> list[Finding]:
+    """One mean and one rstd, within their bounds, explain all columns of a row or of a group."""
+    return [_unexplained(item) for item in evidence.unexplained]
+
+
 def no_undefined_lanes(evidence: Evidence) -> list[Finding]:
-    """Memory that nobody wrote has no influence: other poison, same bits."""
+    """Lanes that a load leaves undefined have no influence: other poison, same bits."""
+    if no_uninitialised_reads(evidence):
+        # Told already: memory that nobody wrote holds that poison too.
+        return []
     return _equal_bits(evidence, "no_undefined_lanes", ("poisoned",))
 
 
 def repeatable(evidence: Evidence) -> list[Finding]:
-    """The same launch gives the same bits."""
+    """The same launch gives the same bits, in whatever order its programs run."""
+    if no_conflicting_writes(evidence):
+        # Told already: the interpreter runs the programs in another order.
+        return []
     return _equal_bits(evidence, "repeatable", ("repeat",))
 
 
@@ -196,6 +244,9 @@ CHECKS: dict[str, Check] = {
     for check in (
         survived,
         no_out_of_bounds,
+        no_uninitialised_reads,
+        no_conflicting_writes,
+        no_sanitizer_report,
         rejects_bad_input,
         shape_and_dtype,
         outputs_fully_written,
@@ -203,6 +254,7 @@ CHECKS: dict[str, Check] = {
         inputs_unchanged,
         nonfinite_match,
         values_within_bound,
+        statistics_consistent,
         repeatable,
         no_undefined_lanes,
         row_independent,
@@ -283,6 +335,43 @@ def _mismatch(check: str, judged: Judged, wrong: Mask) -> list[Finding]:
     return [Finding(check, returned.run.name, name, text, region, worst, index)]
 
 
+def _unexplained(item: Unexplained) -> Finding:
+    judged, groups, problem = item.judged, item.groups, item.rows.problem
+    returned = judged.returned
+    name, size = returned.output.name, problem.group_size
+    row, group = (int(i) for i in np.argwhere(groups)[0])
+    factor = stretch(item.rows, row, group)
+    index = index_of(returned.output, returned.run.case, _row(judged.rows, row), group * size)
+    which, explain = "mean and rstd", "explain"
+    if problem.is_rms_norm:
+        which, explain = "rstd", "explains"
+    text = f"{_at(name, index)} and the {size - 1} elements after it ({returned.array.dtype}): "
+    if math.isfinite(factor):
+        text += f"no {which} within bounds {explain} them together, "
+        text += f"only errors {factor:.3g} times as large"
+    else:
+        text += f"no {which} {explain} them together"
+    kind = "rows" if groups.shape[1] == 1 else "groups"
+    text += f"; {int(groups.sum())} of {groups.size} {kind}{_how(returned.run)}"
+    check = statistics_consistent.__name__
+    return Finding(check, returned.run.name, name, text, ratio=factor, index=index)
+
+
+def _hazards(evidence: Evidence, check: str, kind: HazardKind) -> list[Finding]:
+    # What becomes of an input that must be refused is told by another check.
+    if evidence.case.refusal is not None:
+        return []
+    findings = []
+    for run, seen in zip(evidence.runs, evidence.observations, strict=True):
+        for hazard in seen.hazards:
+            if hazard.kind == kind:
+                times = f"; {hazard.count} times" if hazard.count > 1 else ""
+                text = f"{hazard.message}{times}{_how(run)}"
+                # Its function, since programs, elements and even lines differ between cases.
+                findings.append(Finding(check, run.name, hazard.tensor, text, hazard.function))
+    return findings
+
+
 def _equal_bits(evidence: Evidence, check: str, names: tuple[str, ...]) -> list[Finding]:
     """Runs that owe the base run's bits, row by row, and have others."""
     findings = []
@@ -318,16 +407,27 @@ def _ratios(evidence: Evidence) -> dict[str, float]:
     return ratios
 
 
+_OF_PLACES = ("no_uninitialised_reads", "no_conflicting_writes", "no_sanitizer_report")
+
+
 def _once(findings: list[Finding], runs: list[str]) -> tuple[Finding, ...]:
     """The first finding of each property and output, in the first run that shows it.
 
     Later runs repeat what earlier ones showed, in other regions where they have other rows.
     """
-    first: dict[tuple[str, str], Finding] = {}
+    first: dict[tuple[str, str, str], Finding] = {}
     for finding in sorted(findings, key=lambda f: runs.index(f.run)):
-        # Two sides of one property: a wrong sum overflows in some elements and not in others.
-        of_values = finding.check in ("nonfinite_match", "values_within_bound")
-        first.setdefault(("values" if of_values else finding.check, finding.output), finding)
+        # Sides of one property: a wrong sum overflows in some elements and not in others, and
+        # statistics that are out of bounds carry their elements with them, or do not.
+        of_values = finding.check in (
+            "nonfinite_match",
+            "values_within_bound",
+            "statistics_consistent",
+        )
+        # Where a finding names a place in the kernel, each place is a fault of its own.
+        place = finding.region if finding.check in _OF_PLACES else ""
+        about = ("values" if of_values else finding.check, finding.output, place)
+        first.setdefault(about, finding)
     kept = list(first.values())
     return tuple(finding for finding in findings if finding in kept)
 

@@ -1,4 +1,4 @@
-"""The command line: ln-fuzz run, replay, show, targets."""
+"""The command line: ln-fuzz run, replay, show, targets, power."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from fuzz import campaign, replay, report, store
 from fuzz.display import Display
 from fuzz.jobs import script
 from fuzz.jobs.setup import Settings, UsageError
+from fuzz.power import job as power_job
+from fuzz.power import picture as power_picture
+from fuzz.power import show as power_show
+from fuzz.power.catalogue import CATALOGUE
+from fuzz.power.judges import JUDGES
 from fuzz.process.kernel_process import KernelProcess, KernelProcessError
+from fuzz.process.sanitizer import SanitizerError
 from fuzz.spec import TargetSpec
 
 DEFAULT_SECONDS = 75.0
@@ -49,12 +55,24 @@ class Device(enum.StrEnum):
     CUDA = "cuda"
 
 
+class Tool(enum.StrEnum):
+    """What kernels may run under: a tool of compute-sanitizer."""
+
+    MEMCHECK = "memcheck"
+    RACECHECK = "racecheck"
+    INITCHECK = "initcheck"
+
+
 Targets = Annotated[
     list[str] | None,
     typer.Option("--target", help="A target's name, or path/to/file.py[:function]. Repeatable."),
 ]
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="cpu is Triton's interpreter; auto takes a GPU if any.")
+]
+SanitizerOption = Annotated[
+    Tool | None,
+    typer.Option("--sanitizer", help="Run the kernels under this tool of compute-sanitizer."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of journals and failures.")]
 
@@ -73,6 +91,7 @@ def run(
         list[str] | None,
         typer.Option("--fix", help="Hold a dimension, as n_cols=4097. Repeatable."),
     ] = None,
+    sanitizer: SanitizerOption = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the result to a file.")
     ] = None,
@@ -98,6 +117,7 @@ def run(
         workers=workers,
         fixes=parse_fixes(fix or []),
         out=out,
+        sanitizer=None if sanitizer is None else sanitizer.value,
     )
     if json_file is not None:
         # Before the work, not after it.
@@ -118,13 +138,18 @@ def replay_command(
     device: Annotated[
         Device | None, typer.Option("--device", help="[default: where it was found]")
     ] = None,
+    sanitizer: SanitizerOption = None,
     out: Out = store.OUT,
 ) -> None:
     """Run stored failures again: REPRODUCED, FIXED, FLAKY k of n, or ERROR."""
     paths = tuple(path for name in names for path in store.find(name, folders(out)))
     console = report.make_console()
     replayed = []
-    for item in replay.replay(paths, device=None if device is None else device.value):
+    for item in replay.replay(
+        paths,
+        device=None if device is None else device.value,
+        sanitizer=None if sanitizer is None else sanitizer.value,
+    ):
         report.print_replayed(console, item)
         replayed.append(item)
     raise typer.Exit(replay.exit_code(replayed))
@@ -175,6 +200,69 @@ def targets(target: Targets = None, device: DeviceOption = Device.CPU) -> None:
         raise UsageError("\n".join(errors))
 
 
+@app.command()
+def power(
+    faults: Annotated[
+        Path, typer.Option(help="The catalogue of planted faults, a Python file.")
+    ] = CATALOGUE,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A fault's id. Repeatable.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option("--class", help="A class of faults. Repeatable.")
+    ] = None,
+    budget: Annotated[int, typer.Option(help="Cases of one judge and seed at most.")] = 300,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
+    judges: Annotated[str, typer.Option(help="What is compared, with commas.")] = ",".join(JUDGES),
+    device: DeviceOption = Device.AUTO,
+    workers: Annotated[int | None, typer.Option(help="Faults measured at a time.")] = None,
+    shrink: Annotated[bool, typer.Option(help="Shrink what the first seed finds.")] = True,
+    expect: Annotated[
+        bool, typer.Option("--expect", help="Exit with 1 unless every fault is found.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the result to a file.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw faults by judges to a file.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results, in which a second run goes on."),
+    ] = None,
+) -> None:
+    """Measure after how many cases planted faults are found, by this tool and by other judges."""
+    settings = power_job.PowerSettings(
+        faults=faults,
+        only=tuple(only or ()),
+        kinds=tuple(kind or ()),
+        budget=budget,
+        seeds=seeds,
+        judges=tuple(judges.split(",")),
+        device=device.value,
+        workers=workers,
+        shrink=shrink,
+        expect=expect,
+        out=out,
+    )
+    if json_file is not None:
+        check_writable(json_file)
+    if picture is not None:
+        power_picture.check_plots()
+        check_writable(picture, "picture")
+    console = report.make_console()
+    with power_show.Show(console) as display:
+        result = power_job.run(settings, display)
+    power_show.print_power(console, result)
+    if json_file is not None:
+        text = json.dumps(power_show.result_json(result), indent=1, allow_nan=False)
+        json_file.write_text(text + "\n", encoding="utf-8")
+    if picture is not None:
+        title = f"Planted faults on {result.info.device}, {settings.seeds} seeds"
+        power_picture.draw(result.measured, settings.judges, title, picture)
+    raise typer.Exit(result.exit_code)
+
+
 def folders(out: Path) -> tuple[Path, ...]:
     """Where failures are looked for by their id."""
     return (out / store.FAILURES, store.REGRESSIONS)
@@ -207,14 +295,14 @@ def parse_fixes(items: list[str]) -> dict[str, str]:
     return fixes
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "json") -> None:
     """Fail early where a result could not be written.
 
     Raises: UsageError.
     """
     place = path if path.exists() else path.parent
     if path.is_dir() or not os.access(place, os.W_OK):
-        raise UsageError(f"json={str(path)!r}, must be a file that can be written")
+        raise UsageError(f"{option}={str(path)!r}, must be a file that can be written")
 
 
 class _Interrupted(Exception):
@@ -235,7 +323,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
-    except (UsageError, KernelProcessError, store.StoreError, script.ScriptError) as error:
+    except (
+        UsageError,
+        KernelProcessError,
+        SanitizerError,
+        store.StoreError,
+        script.ScriptError,
+    ) as error:
         errors.print(Text(f"ln-fuzz: {error}"), soft_wrap=True)
         sys.exit(USAGE)
     except _Interrupted:

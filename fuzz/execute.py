@@ -6,13 +6,14 @@ unset for a GPU: Triton reads it while kernels are being defined.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 from torch import Tensor
@@ -25,11 +26,11 @@ from fuzz.builtin import Unsupported
 from fuzz.interpreter import StrictInterpreter, UnsupportedTriton
 from fuzz.memory import Memory, Staging, Watch
 from fuzz.relations import Run
+from fuzz.separate_memory import SeparateMemory
 from fuzz.spec import TargetSpec
 from fuzz.strict.faults import OutOfBounds, UnsupportedInInterpreter
-from fuzz.strict.regions import Region, Regions
 from fuzz.targets import Target, load
-from fuzz.verdict import Bits, ErrorInfo, Observation, RunStatus
+from fuzz.verdict import Bits, ErrorInfo, Hazard, Observation, RunStatus, Storage
 
 _FRAMES = 6
 """Of a traceback: the kernel's own line and how the wrapper came to it."""
@@ -41,11 +42,13 @@ _MAX_TEXT = 4000
 class Executor:
     """Runs targets on one device: "cpu" (the strict interpreter), "cuda" or "cuda:1".
 
+    ``sanitizer`` is the tool that this process runs under: every storage is an allocation then.
     Raises: ValueError when the environment does not fit the device.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, *, sanitizer: str | None = None) -> None:
         self.device = torch.device(device)
+        self._sanitizer = sanitizer
         if self.device.type not in ("cpu", "cuda"):
             raise ValueError(f"device={device!r}, must be cpu, cuda or cuda:<index>")
         self._interpreted = self.device.type == "cpu"
@@ -86,43 +89,67 @@ class Executor:
             reason = f"{target_name} runs on {places}, not on {self.device.type}"
             return Observation(run.name, "unsupported", error=ErrorInfo("Unsupported", reason))
         try:
-            memory = Memory(
-                run.case,
-                writable_tensors(target.spec),
-                values,
-                run.poison,
-                self.device,
-                self._staging,
-            )
+            memory = self._memory(target.spec, run, values)
         except (MemoryError, RuntimeError) as error:
             return self._failure(run, error, 0.0)
         started = time.perf_counter()
         try:
             with ExitStack() as stack:
                 if self._interpreted:
-                    stack.enter_context(
-                        StrictInterpreter(poison=run.poison, regions=_regions(memory))
+                    ordered = target.spec.reads_after_atomics
+                    strict = StrictInterpreter(
+                        poison=run.poison,
+                        order_seed=None if ordered else order_seed(run),
+                        regions=memory.regions(),
+                        ledger=memory.ledger,
+                        reads_after_atomics=ordered,
                     )
-                    stack.enter_context(_no_current_gpu())
+                    stack.enter_context(strict)
                 launches = stack.enter_context(_launches(interpreted=self._interpreted))
                 stack.enter_context(torch.no_grad())
                 watch = stack.enter_context(Watch(memory))
                 arguments = _arguments(target.spec, memory)
                 started = time.perf_counter()
-                outputs = target.call(arguments, _scalars(run), run.case.launch)
+                returned = target.call(arguments, _scalars(run), run.case.launch)
                 self._synchronise()
             seconds = time.perf_counter() - started
-            for name, output in outputs.items():
+            for name, output in returned.items():
                 _check_output(name, output, self.device)
+            outputs = _where_given(target.spec, arguments, returned)
         # SystemExit: a target that calls sys.exit() must not end the kernel process.
         except (Exception, SystemExit) as error:
-            return self._failure(run, error, time.perf_counter() - started)
+            failure = self._failure(run, error, time.perf_counter() - started)
+            return dataclasses.replace(
+                failure, hazards=_hazards(memory), storages=_storages(memory)
+            )
         try:
             arrays, damage = memory.collect(outputs)
         except (MemoryError, RuntimeError) as error:
             return self._failure(run, error, seconds)
-        key = tuple(launches) if launches and not watch.computed else None
-        return Observation(run.name, "ok", arrays, damage, key=key, seconds=seconds)
+        return Observation(
+            run.name,
+            "ok",
+            arrays,
+            damage,
+            hazards=_hazards(memory),
+            neighbours=memory.neighbours(outputs),
+            key=tuple(launches) if launches and not watch.computed else None,
+            seconds=seconds,
+            storages=_storages(memory),
+        )
+
+    def _memory(self, spec: TargetSpec, run: Run, values: Mapping[str, Bits]) -> Memory:
+        writable = writable_tensors(spec)
+        owned = frozenset(arg.name for arg in spec.args if arg.owns_storage)
+        if self._sanitizer is None:
+            return Memory(
+                run.case, writable, values, run.poison, self.device, self._staging, owned=owned
+            )
+        # To initcheck, poison would be a value like any other.
+        fill = self._sanitizer != "initcheck"
+        return SeparateMemory(
+            run.case, writable, values, run.poison, self.device, fill=fill, owned=owned
+        )
 
     def _synchronise(self) -> None:
         if not self._interpreted:
@@ -140,6 +167,14 @@ class Executor:
             except RuntimeError as late:
                 status, error = classify(late)
         return Observation(run.name, status, error=describe_error(error), seconds=seconds)
+
+
+def order_seed(run: Run) -> int:
+    """The seed of the order in which programs run: another one for each run of each case."""
+    # What differs from the base run among other poison must be due to the poison.
+    name = "base" if run.name == "poisoned" else run.name
+    digest = hashlib.sha256(f"{run.case.case_id} {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
 
 
 def classify(error: BaseException) -> tuple[RunStatus, BaseException]:
@@ -186,10 +221,30 @@ def describe_error(error: BaseException) -> ErrorInfo:
     return ErrorInfo(type(error).__name__, str(error)[:_MAX_TEXT], trace[-_MAX_TEXT:])
 
 
+def _hazards(memory: Memory) -> tuple[Hazard, ...]:
+    return () if memory.ledger is None else memory.ledger.hazards
+
+
+def _storages(memory: Memory) -> tuple[Storage, ...]:
+    return memory.storages if isinstance(memory, SeparateMemory) else ()
+
+
 def _arguments(spec: TargetSpec, memory: Memory) -> dict[str, Tensor | None]:
     """Every tensor argument of the target; None for those that the case does not have."""
     absent: dict[str, Tensor | None] = {arg.name: None for arg in spec.args}
     return absent | memory.tensors
+
+
+def _where_given(
+    spec: TargetSpec, arguments: Mapping[str, Tensor | None], returned: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The outputs where the caller will look for them: in the tensor that was given for one."""
+    places = {output.name: arguments.get(output.given_as or "") for output in spec.outputs}
+    found = dict(returned)
+    for name, place in places.items():
+        if place is not None and name in found:
+            found[name] = place
+    return found
 
 
 def _scalars(run: Run) -> dict[str, Any]:
@@ -204,19 +259,6 @@ def _check_output(name: str, output: object, device: torch.device) -> None:
         raise TypeError(f"{name}.layout={output.layout}, must be torch.strided")
     if output.device != device:
         raise ValueError(f"{name}.device={output.device}, must be {device}")
-
-
-def _regions(memory: Memory) -> Regions:
-    """What kernels may touch: the elements of the tensors, and of the inputs by reading alone."""
-    return Regions(
-        Region(
-            slot.name,
-            (slot.intervals + memory.address).astype(np.uint64),
-            memory.address + slot.first,
-            slot.writable,
-        )
-        for slot in memory.plan.slots
-    )
 
 
 @contextmanager
@@ -253,29 +295,3 @@ def _launches(*, interpreted: bool) -> Iterator[list[str]]:
             yield found
         finally:
             hook.remove(note)
-
-
-@contextmanager
-def _no_current_gpu() -> Iterator[None]:
-    """Let wrappers that select a tensor's GPU run where there is none."""
-    real = {name: getattr(torch.cuda, name) for name in ("device", "device_of")}
-    for name in real:
-        setattr(torch.cuda, name, _AnyDevice)
-    try:
-        yield
-    finally:
-        for name, value in real.items():
-            setattr(torch.cuda, name, value)
-
-
-class _AnyDevice:
-    """Stands in for torch.cuda.device and device_of; selects nothing."""
-
-    def __init__(self, device: object) -> None:
-        self.device = device
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc_info: object) -> None:
-        return None

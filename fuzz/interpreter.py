@@ -2,10 +2,13 @@
 
 :class:`StrictInterpreter` is a context manager around kernel launches under TRITON_INTERPRET=1.
 It changes Triton's interpreter in place, by replacing methods of its classes and the class of its
-one builder object, and puts everything back on leaving. Repaired: conversions to bfloat16 (stock
-truncates), bfloat16 arithmetic and reductions (stock computes on the bits as integers), the order
-of floating-point sums, run-time ``range`` bounds. Hardened: every address is checked before it is
-used, and lanes that a load leaves undefined hold a poison of the caller's choice.
+one builder object, and puts everything back on leaving. Repaired, so that kernels compute what
+compiled ones do (see :mod:`fuzz.strict.replacements`): conversions between formats, arithmetic on
+bfloat16, integers and booleans, reductions and scans, libdevice, ``and`` / ``or`` / ``not``, loops
+and launch arguments; autotuned kernels run without a GPU. Hardened: every address is checked before
+it is used, lanes that a load leaves undefined hold a poison of the caller's choice, programs run in
+an order of the caller's choice, and a ledger finds reads of memory that nobody wrote and accesses
+that conflict with those of another program.
 
 Imported in the kernel process alone.
 """
@@ -16,7 +19,6 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from operator import index
 from types import TracebackType
 from typing import Any, Self, get_args
 
@@ -27,11 +29,12 @@ from numpy.typing import NDArray
 from triton.runtime import interpreter as stock
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from fuzz.strict import reductions
+from fuzz.strict import replacements
 from fuzz.strict.builder import Poison, StrictBuilder
 from fuzz.strict.faults import OutOfBounds, UnsupportedInInterpreter
 from fuzz.strict.guard import Guard
 from fuzz.strict.regions import Region, Regions
+from fuzz.strict.shadow import Ledger
 
 KNOWN_TRITON = ("3.6", "3.7", "3.8", "3.9")
 
@@ -42,7 +45,6 @@ class UnsupportedTriton(RuntimeError):
 
 _stock_launch = stock.GridExecutor.__call__
 _stock_host_args = stock.GridExecutor._init_args_hst
-_stock_set_attr = stock._LangPatchScope.set_attr
 
 
 @dataclass
@@ -68,6 +70,10 @@ class StrictInterpreter:
     memory that launches may touch; a tensor argument whose storage lies apart from all of it may
     be touched in its whole storage, and so may every argument where no regions are given.
 
+    ``ledger`` watches memory over all launches of a call, and tells of what is unsafe about the
+    accesses to it and to all else that launches may write: see its ``hazards``.
+    ``reads_after_atomics``: programs may touch what others wrote, once both have done an atomic.
+
     Raises: ``UnsupportedTriton`` on a version it does not know; ``RuntimeError`` where Triton's
     interpreter is off or a context is active already. A launch inside raises ``OutOfBounds`` or
     ``UnsupportedInInterpreter``, and ``InterpreterError`` as ever for a kernel's own errors.
@@ -79,12 +85,20 @@ class StrictInterpreter:
         poison: Poison = "nan",
         order_seed: int | None = None,
         regions: Regions | None = None,
+        ledger: Ledger | None = None,
+        reads_after_atomics: bool = False,
     ) -> None:
         _require_known(triton.__version__)
         self.order: NDArray[np.int64] | None = None
         self._launch: _Launch | None = None
         self._undo = ExitStack()
-        self.configure(poison=poison, order_seed=order_seed, regions=regions)
+        self.configure(
+            poison=poison,
+            order_seed=order_seed,
+            regions=regions,
+            ledger=ledger,
+            reads_after_atomics=reads_after_atomics,
+        )
 
     def configure(
         self,
@@ -92,6 +106,8 @@ class StrictInterpreter:
         poison: Poison = "nan",
         order_seed: int | None = None,
         regions: Regions | None = None,
+        ledger: Ledger | None = None,
+        reads_after_atomics: bool = False,
     ) -> None:
         """Settle what holds for the launches from now on; the arguments are the constructor's."""
         if poison not in get_args(Poison):
@@ -99,6 +115,8 @@ class StrictInterpreter:
         self.poison = poison
         self.order_seed = order_seed
         self.regions = regions if regions is not None else Regions()
+        self.ledger = ledger if ledger is not None else Ledger()
+        self.reads_after_atomics = reads_after_atomics
 
     def allow(self, *regions: Region) -> None:
         """Add memory that was allocated after :meth:`configure`."""
@@ -135,10 +153,7 @@ class StrictInterpreter:
             # mode evaluates: a sixth of a kernel's time for nothing.
             options = dataclasses.replace(builder.options, sanitize_overflow=False)
             yield builder, "options", options
-        yield stock.ReduceOps, "sum", reductions.tree_sum
-        yield stock.ReduceOps, "generic_reduce", reductions.tree_reduce
-        yield stock.ReduceOps, "apply_impl", reductions.reduce
-        yield stock.ScanOps, "apply_impl", reductions.scan
+        yield from replacements.faithful()
 
         def call_launch(executor: Any, *args: Any, **kwargs: Any) -> None:
             self._run(executor, args, kwargs)
@@ -160,7 +175,6 @@ class StrictInterpreter:
         yield stock.GridExecutor, "_init_args_hst", host_args
         yield stock.InterpretedFunction, "__call__", call_device_function
         yield stock._LangPatchScope, "__init__", begin_scope
-        yield stock._LangPatchScope, "set_attr", _set_attr
 
     # launches
 
@@ -202,7 +216,16 @@ class StrictInterpreter:
                 origin = tensor.data_ptr()
                 storages.append(Region.of_bytes(name, start, n_bytes, origin=origin))
         memory = regions.extended(storages) if storages else regions
-        self._launch.guard = Guard(self._launch.kernel, memory)
+        # Memory of the call that a kernel may find without being given it as an argument.
+        others = [
+            Region.of_bytes(shadow.name, shadow.start, shadow.stop - shadow.start)
+            for shadow in self.ledger.shadows
+            if not memory.readable.touch(shadow.start, shadow.stop)
+        ]
+        memory = memory.extended(others) if others else memory
+        extents = (region.extent for region in memory.regions if region.writable)
+        self.ledger.begin_launch(extents, reads_after_atomics=self.reads_after_atomics)
+        self._launch.guard = Guard(self._launch.kernel, memory, self.ledger)
 
     # called by the builder
 
@@ -227,19 +250,6 @@ def _require_known(version: str) -> None:
     if ".".join(version.split(".")[:2]) not in KNOWN_TRITON:
         known = ", ".join(f"{minor}.x" for minor in KNOWN_TRITON)
         raise UnsupportedTriton(f"Triton {version}: the strict interpreter knows {known}")
-
-
-def _set_attr(scope: Any, obj: Any, name: str, value: Any) -> None:
-    """Record a patch of ``triton.language``, with one value repaired: ``_LangPatchScope.set_attr``.
-
-    Scalars are arrays of shape (1,). Triton 3.6 gives them to int() as they are, which NumPy
-    refuses since 2.4, and with it every run-time bound of a ``range``.
-    """
-    _stock_set_attr(scope, obj, name, _index if name == "__index__" else value)
-
-
-def _index(tensor: Any) -> int:
-    return index(tensor.handle.data.item())
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Any]]:

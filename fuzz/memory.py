@@ -8,8 +8,9 @@ a store behind the end show in those outputs too.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fuzz import arena
 from fuzz.arena import Image, Plan, Slot
 from fuzz.case import Case
+from fuzz.strict.regions import Region, Regions
+from fuzz.strict.shadow import Ledger
 from fuzz.verdict import POISON_BYTE, Array, Bits, Damage, Poison
 
 _WORD: dict[int, type[np.unsignedinteger[Any]]] = {
@@ -138,7 +141,8 @@ class Memory:
     """The memory of one run.
 
     ``values`` are the dense bits of the inputs; everything else is poison. ``writable`` names the
-    tensors whose elements the target may change.
+    tensors whose elements the target may change, ``owned`` those that it may use the whole storage
+    of. On a CPU ``ledger`` watches what it may write.
 
     Raises: ValueError when values do not fit their tensors; torch.OutOfMemoryError, MemoryError.
     """
@@ -151,9 +155,12 @@ class Memory:
         poison: Poison,
         device: torch.device,
         staging: Staging | None,
+        *,
+        owned: frozenset[str] = frozenset(),
     ) -> None:
         self.device = device
         self.poison = poison
+        self._owned = owned
         self.plan = arena.plan(case, writable)
         self._staging = staging
         self._allocations: list[_Piece] = []
@@ -171,6 +178,29 @@ class Memory:
             buffer.copy_(source, non_blocking=True)
             self._arena = _Piece(self.plan, buffer.data_ptr(), buffer, before, None)
         self.tensors = self._views(case)
+        self.ledger: Ledger | None = None
+        if staging is None:
+            self.ledger = Ledger()
+            self._watch_arena(self.ledger)
+
+    def _watch_arena(self, ledger: Ledger) -> None:
+        by_start = {slot.start: slot for slot in self.plan.slots if slot.writable}
+        for slot in by_start.values():
+            # An alias has the values of an input.
+            bare = slot.name in self._unwritten and slot.alias_of is None
+            poison = POISON_BYTE[self.poison] if bare else None
+            ledger.watch(slot.name, self.address + slot.start, slot.n_bytes, poison=poison)
+
+    def regions(self) -> Regions:
+        """What kernels may touch: the elements of the tensors, of inputs by reading alone."""
+        regions = []
+        for slot in self.plan.slots:
+            storage = np.array([[slot.start, slot.start + slot.n_bytes]])
+            intervals = storage if slot.name in self._owned else slot.intervals
+            addresses = (intervals + self._arena.address).astype(np.uint64)
+            origin = self._arena.address + slot.first
+            regions.append(Region(slot.name, addresses, origin, slot.writable))
+        return Regions(regions)
 
     @property
     def address(self) -> int:
@@ -214,7 +244,11 @@ class Memory:
             piece = _Piece(plan, buffer.data_ptr(), buffer, None, None)
             offset = plan.slots[0].start // size
         self._allocations.append(piece)
-        storage = _storage(piece, plan.slots[0].start, like.dtype, n_elements)
+        slot = plan.slots[0]
+        if self.ledger is not None:
+            poison = POISON_BYTE[self.poison]
+            self.ledger.watch(slot.name, piece.address + slot.start, slot.n_bytes, poison=poison)
+        storage = _storage(piece, slot.start, like.dtype, n_elements)
         return storage.as_strided(like.shape, like.stride(), offset)
 
     def collect(self, outputs: Mapping[str, Tensor]) -> tuple[dict[str, Array], tuple[Damage, ...]]:
@@ -242,11 +276,36 @@ class Memory:
             before = piece.before
             if before is None:
                 before = arena.fill(piece.plan, {}, self.poison)
-            for item in arena.inspect(piece.plan, before, piece.after):
+            for item in arena.inspect(piece.plan, before, self._without_owned(piece, before)):
                 # An allocation that is returned goes by the output's name.
                 named = item.tensor if piece is self._arena else names.get(id(piece), item.tensor)
                 damage.append(dataclasses.replace(item, tensor=named))
         return arrays, tuple(damage)
+
+    def _without_owned(self, piece: _Piece, before: Image) -> Image:
+        """What a piece holds, as though nothing had changed in storages that the target owns."""
+        assert piece.after is not None
+        owned = [s for s in piece.plan.slots if s.writable and s.name in self._owned]
+        if not owned:
+            return piece.after
+        after = piece.after.copy()
+        for slot in owned:
+            storage = slice(slot.start, slot.start + slot.n_bytes)
+            after[storage] = before[storage]
+        return after
+
+    def neighbours(self, outputs: Mapping[str, Tensor]) -> dict[str, str]:
+        """By output that is not fully written: who wrote what lies beside the first gap."""
+        if self.ledger is None:
+            return {}
+        told = {}
+        for name, tensor in outputs.items():
+            size = tensor.element_size()
+            strides = tuple(stride * size for stride in tensor.stride())
+            told[name] = self.ledger.neighbour_of_unwritten(
+                name, tensor.data_ptr(), tuple(tensor.shape), strides, size
+            )
+        return {name: text for name, text in told.items() if text}
 
     def _copy_back(self, pieces: list[_Piece]) -> None:
         if self._staging is None:
@@ -328,7 +387,15 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook
         if not getattr(func, "is_view", False):
             packet = getattr(func, "overloadpacket", func)
             self.computed |= packet.__name__ not in _MOVES_BITS
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if self.memory.ledger is not None:
+            for tensor in _written(func, args, kwargs):
+                size = tensor.element_size()
+                strides = tuple(stride * size for stride in tensor.stride())
+                self.memory.ledger.written_by_torch(
+                    tensor.data_ptr(), tuple(tensor.shape), strides, size
+                )
+        return result
 
     def _serve(
         self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -350,6 +417,42 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's hook
         if like.layout != torch.strided or like.numel() == 0 or like.element_size() not in _WORD:
             return None
         return self.memory.allocate(like)
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    """The tensors whose elements an operation of torch has written."""
+    places = _written_arguments(func)
+    given = [args[i] if i < len(args) else kwargs.get(name) for i, name in places]
+    if func is _aten.copy_.default and _same_place(args[0], args[1]):
+        # Triton's interpreter copies each argument onto itself.
+        return
+    for value in given:
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if type(item) in (Tensor, torch.nn.Parameter) and item.layout == torch.strided:
+                yield item
+
+
+@functools.cache
+def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
+    """Position and name of what an operation writes to, after its schema."""
+    schema = getattr(func, "_schema", None)
+    # Such as set_ and transpose_, which change what a tensor means and no memory.
+    if schema is None or torch.Tag.inplace_view in func.tags:
+        return ()
+    return tuple(
+        (position, argument.name)
+        for position, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+
+
+def _same_place(one: Any, other: Any) -> bool:
+    return bool(
+        one.data_ptr() == other.data_ptr()
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+        and one.dtype == other.dtype
+    )
 
 
 _hidden_handle = _disable_dynamo(Watch._handle)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fuzz.checks import sanitizer_of
 from fuzz.inputs import digest, make_values
 from fuzz.jobs.failures import Confirmation, confirm, repeat, signatures, target_file
 from fuzz.process.kernel_process import TORCH_BACKEND, KernelProcess, KernelProcessError
+from fuzz.process.sanitizer import Sanitizer, SanitizerError, find_program
 from fuzz.runner import Runner, RunnerFault
 from fuzz.store import Failure, StoreError, read
 
@@ -48,33 +51,64 @@ class _Bench:
 
 
 def replay(
-    paths: tuple[Path, ...], *, device: str | None = None, backend: str = TORCH_BACKEND
+    paths: tuple[Path, ...],
+    *,
+    device: str | None = None,
+    sanitizer: str | None = None,
+    backend: str = TORCH_BACKEND,
 ) -> Iterator[Replayed]:
     """Replay files one after the other, each on the device it was found on or on ``device``.
 
-    One kernel process serves all files of a device, but what fails in it must fail in a fresh one.
+    A sanitizer's report is replayed under that sanitizer, all others under ``sanitizer``. One
+    kernel process serves all files of a device, but what fails in it must fail in a fresh one.
+    Raises: SanitizerError where ``sanitizer`` cannot be had.
     """
+    if sanitizer is not None:
+        find_program(sanitizer, device or "cuda")
     with ExitStack() as stack:
-        benches: dict[str, _Bench] = {}
+        benches: dict[tuple[str, str | None], _Bench] = {}
 
-        def bench_for(wanted: str) -> _Bench:
-            if wanted not in benches:
-                kernel = stack.enter_context(KernelProcess(wanted, backend=backend))
-                benches[wanted] = _Bench(Runner(kernel))
-            return benches[wanted]
+        def bench_for(wanted: str, tool: str | None) -> _Bench:
+            if (wanted, tool) not in benches:
+                kernel = stack.enter_context(_kernel(wanted, tool, backend, stack))
+                if tool is not None:
+                    kernel.prove_sanitizer()
+                benches[wanted, tool] = _Bench(Runner(kernel))
+            return benches[wanted, tool]
 
         for path in paths:
-            yield _replay_one(path, device, bench_for)
+            yield _replay_one(path, device, sanitizer, bench_for)
 
 
-def _replay_one(path: Path, device: str | None, bench_for: Callable[[str], _Bench]) -> Replayed:
+def _kernel(device: str, tool: str | None, backend: str, stack: ExitStack) -> KernelProcess:
+    """A kernel process, under a sanitizer whose logs go with the replay."""
+    if tool is None:
+        return KernelProcess(device, backend=backend)
+    program = find_program(tool, device)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ln-fuzz-"))
+    return KernelProcess(device, backend=backend, sanitizer=Sanitizer(tool, program, Path(folder)))
+
+
+def _replay_one(
+    path: Path,
+    device: str | None,
+    sanitizer: str | None,
+    bench_for: Callable[[str, str | None], _Bench],
+) -> Replayed:
     try:
         failure = read(path)
     except StoreError as error:
         return Replayed(path, "ERROR", str(error))
+    found_by = sanitizer_of(failure.signature)
+    if found_by is not None and sanitizer not in (None, found_by):
+        reason = f"it is a report of {found_by}, which --sanitizer {sanitizer} does not make"
+        return Replayed(path, "ERROR", reason, failure)
     try:
-        bench = bench_for(device or failure.device)
+        tool = found_by or sanitizer
+        bench = bench_for(device or ("cuda" if tool else failure.device), tool)
         seen = _run(failure, bench)
+    except SanitizerError as error:
+        return Replayed(path, "ERROR", str(error), failure)
     except KernelProcessError as error:
         hint = ""
         if device is None and failure.device == "cuda" and "no GPU" in str(error):

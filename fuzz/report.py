@@ -126,6 +126,7 @@ def result_json(result: CampaignResult, settings: Settings) -> dict[str, Any]:
         "seed": settings.seed,
         "device": result.setup.info.device,
         "device_name": result.setup.info.name,
+        "sanitizer": settings.sanitizer,
         "workers": result.setup.workers,
         "versions": versions(),
         "targets": [spec.name for spec in result.setup.specs],

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from fuzz.case import Case
 from fuzz.checks import judge
@@ -18,7 +19,7 @@ from fuzz.process.kernel_process import KernelProcess, Outcome, Stopped, Ticket
 from fuzz.process.mailbox import OutOfSharedMemory
 from fuzz.relations import Run, expand
 from fuzz.spec import TargetSpec
-from fuzz.verdict import Bits, Verdict
+from fuzz.verdict import Bits, Observation, Verdict
 
 PARTS = ("draw", "inputs", "kernel", "oracle", "harness")
 """What the wall time of a case divides into; harness is all that is none of the others."""
@@ -45,6 +46,19 @@ class _Pending:
     values: dict[str, Bits]
 
 
+class Witness(Protocol):
+    """Sees what the runs of a case did, beside the verdict on them."""
+
+    def __call__(
+        self,
+        spec: TargetSpec,
+        case: Case,
+        values: dict[str, Bits],
+        observations: tuple[Observation, ...],
+    ) -> None:
+        """Called once for each case that was judged, before its verdict is told."""
+
+
 class RunnerFault(Exception):
     """The harness failed on a case: neither a pass nor a failure of the kernel."""
 
@@ -52,9 +66,15 @@ class RunnerFault(Exception):
 class Runner:
     """Judges the cases of any target with one kernel process."""
 
-    def __init__(self, kernel: KernelProcess, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        kernel: KernelProcess,
+        journal: Journal | None = None,
+        witness: Witness | None = None,
+    ) -> None:
         self.kernel = kernel
         self._journal = journal
+        self._witness = witness
         self._books = _Books()
 
     def judge_one(self, spec: TargetSpec, case: Case) -> Verdict:
@@ -151,6 +171,8 @@ class Runner:
             # One case that the tool cannot judge must not cost a night's run. It is reported, and
             # the campaign's exit code says that the tool did not do its job.
             return _fault(case, "judge", _traceback(error))
+        if self._witness is not None:
+            self._witness(spec, case, pending.values, observations)
         self._books.add("oracle", time.perf_counter() - told)
         keys = tuple(seen.key for seen in observations if seen.key is not None)
         return Result(case, verdict, keys)

@@ -35,6 +35,7 @@ class ArgSpec:
 
     ``dtypes`` lists what may be drawn; the single entry ``("x",)`` means "the dtype of x".
     ``may_alias`` names the inputs whose memory the argument may share, element for element.
+    ``owns_storage``: kernels may touch all of the argument's storage, gaps between its rows too.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ArgSpec:
     optional: bool = False
     strided: bool = False
     may_alias: tuple[str, ...] = ()
+    owns_storage: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,12 @@ class TargetSpec:
     refuses: tuple[Refusal, ...] = ()
     # Where it can run: the interpreter ("cpu"), a GPU ("cuda").
     devices: tuple[str, ...] = ("cpu", "cuda")
+    # A program may read what others wrote, once both have done an atomic (a lock, a counter). The
+    # interpreter then runs programs in ascending order, and else in an order drawn from the case.
+    reads_after_atomics: bool = False
+    # Equal launches give equal bits. Not so where programs add floats by atomics: the sum depends
+    # on which comes first.
+    repeatable: bool = True
     # Fuzzed when no target is named on the command line.
     default: bool = True
     description: str = ""

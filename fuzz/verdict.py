@@ -25,6 +25,7 @@ RunStatus = Literal[
     "out_of_memory",
     "crashed",  # the kernel process died
     "timed_out",
+    "reported",  # a sanitizer ended the kernel: what came back means nothing
     "unsupported",  # this device or version cannot run it: skipped, with the reason
 ]
 
@@ -55,6 +56,26 @@ class Damage:
     n_bytes: int
 
 
+HazardKind = Literal["uninitialised_read", "conflicting_write"]
+"""What a kernel does that a GPU need not do twice alike: a read of memory that nobody wrote, an
+access to what another program of the same launch writes."""
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """Accesses of one line of a kernel to one tensor; seen by the strict interpreter alone.
+
+    ``function`` is the kernel's or device function's name; ``message`` tells the first access,
+    ``count`` says how many there were.
+    """
+
+    kind: HazardKind
+    tensor: str
+    function: str
+    message: str
+    count: int = 1
+
+
 @dataclass(frozen=True)
 class ErrorInfo:
     """An exception or the end of a process, as text that survives the process."""
@@ -65,17 +86,51 @@ class ErrorInfo:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """Where the memory of a tensor lay on the device."""
+
+    name: str
+    address: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a sanitizer reported of one line of a kernel, ``count`` times; the rest is of the first.
+
+    ``place`` is file:line, empty where the compiled code does not tell. ``access`` and ``by`` say
+    in words how the access was wrong and whose it was. ``address`` is that of the allocation
+    nearest to it, or its own, and ``tensor`` whose memory that is, as far as is known.
+    """
+
+    tool: str
+    kind: str
+    kernel: str
+    place: str
+    access: str = ""
+    by: str = ""
+    address: int | None = None
+    tensor: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Observation:
-    """What one run did."""
+    """What one run did. ``reports`` are a sanitizer's, and ``storages`` what it names them by."""
 
     run: str
     status: RunStatus
     outputs: dict[str, Array] = field(default_factory=dict)
     damage: tuple[Damage, ...] = ()
     error: ErrorInfo | None = None
+    hazards: tuple[Hazard, ...] = ()
+    # By output that is not fully written: which program wrote what lies beside the first gap.
+    neighbours: dict[str, str] = field(default_factory=dict)
     # The compiled kernels that ran, in order; equal keys owe equal bits. None: not known.
     key: tuple[str, ...] | None = None
     seconds: float = 0.0
+    reports: tuple[Report, ...] = ()
+    storages: tuple[Storage, ...] = ()
 
 
 @dataclass(frozen=True)

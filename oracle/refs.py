@@ -44,9 +44,34 @@ class Problem:
     weight_offset: float = 0.0
 
 
+@dataclass(frozen=True)
+class Walk:
+    """What a kernel holds on its way, with its bounds.
+
+    ``outputs`` is what it may return, before the final conversion. The rest is what y is made of:
+    ``s`` is normalized with ``mean`` (None for RMS) and ``rstd``, the very values that a kernel
+    uses, where it returns them; ``gate`` is that which follows the norm.
+
+    Shapes: s (n_rows, n_groups, group_size); mean and rstd (n_rows, n_groups, 1); weight (n_cols,);
+    gate (n_rows, n_cols).
+    """
+
+    outputs: dict[str, Bounded]
+    s: Bounded
+    mean: Bounded | None
+    rstd: Bounded
+    weight: Bounded | None
+    gate: Bounded | None
+
+
 def decompose(
     problem: Problem, arithmetic: Arithmetic, observed: dict[str, F64] | None = None
 ) -> dict[str, Bounded]:
+    """Every quantity that a kernel may return: the outputs of :func:`walk`."""
+    return walk(problem, arithmetic, observed).outputs
+
+
+def walk(problem: Problem, arithmetic: Arithmetic, observed: dict[str, F64] | None = None) -> Walk:
     """Every quantity that a kernel may return, with its bound, before the final conversion.
 
     ``observed`` holds returned intermediates; those that ``arithmetic.reused`` names replace the
@@ -63,9 +88,7 @@ def decompose(
         return _walk(problem, arithmetic, seen, fmt)
 
 
-def _walk(
-    problem: Problem, arithmetic: Arithmetic, seen: dict[str, F64], fmt: Format
-) -> dict[str, Bounded]:
+def _walk(problem: Problem, arithmetic: Arithmetic, seen: dict[str, F64], fmt: Format) -> Walk:
     n_rows, n_cols = problem.x.shape
     grouped = (n_rows, n_cols // problem.group_size, problem.group_size)
 
@@ -91,6 +114,7 @@ def _walk(
     s_variance = read(arithmetic.variance_reads)
     s_output = read(arithmetic.output_reads)
 
+    mean = None
     if problem.is_rms_norm:
         variance = bounds.mean_square_of(s_variance, problem.depth, arithmetic, fmt)
         centred = s_output
@@ -106,18 +130,19 @@ def _walk(
 
     x_hat = bounds.normalized(centred, rstd, s_output, arithmetic, fmt)
     y = _round_at("x_hat", _reshape(x_hat, (n_rows, n_cols)), problem, arithmetic)
-    if problem.weight is not None:
-        weight = known(problem.weight)
+    weight = None if problem.weight is None else known(problem.weight)
+    if weight is not None:
         if problem.weight_offset:
             weight = bounds.add(weight, known(np.asarray(problem.weight_offset)), fmt)
         y = bounds.multiply(y, weight, fmt)
     if problem.bias is not None:
         y = bounds.add(y, known(problem.bias), fmt)
     y = _round_at("scaled", y, problem, arithmetic)
-    if gate is not None and problem.norm_before_gate:
-        y = bounds.multiply(y, gate, fmt)
+    following = gate if problem.norm_before_gate else None
+    if following is not None:
+        y = bounds.multiply(y, following, fmt)
     result["y"] = y
-    return result
+    return Walk(result, s_output, mean, rstd, weight, following)
 
 
 def _summed(problem: Problem, fmt: Format) -> Bounded:

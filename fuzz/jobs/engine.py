@@ -21,6 +21,7 @@ from fuzz.jobs.totals import Totals
 from fuzz.process.journal import Journal
 from fuzz.process.kernel_process import KernelProcess, KernelProcessError, Stopped
 from fuzz.process.lifecycle import enter_child
+from fuzz.process.sanitizer import Sanitizer
 from fuzz.runner import Result, Runner
 from fuzz.spec import TargetSpec
 from fuzz.store import FAILURES, Failure, write
@@ -52,6 +53,7 @@ class EngineSettings:
     journal: Path
     out: Path
     deadline: float | None
+    sanitizer: Sanitizer | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,11 @@ class _Engine:
         """Take batches until there are none, the time is up, or the campaign is stopped."""
         settings = self._settings
         kernel = KernelProcess(
-            settings.device, gpu=settings.gpu, backend=settings.backend, stop=self._must_stop
+            settings.device,
+            gpu=settings.gpu,
+            backend=settings.backend,
+            stop=self._must_stop,
+            sanitizer=settings.sanitizer,
         )
         with kernel, Journal(settings.journal) as journal:
             runner = Runner(kernel, journal)

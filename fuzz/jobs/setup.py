@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzz.process.kernel_process import TORCH_BACKEND, KernelProcess, KernelProcessError
 from fuzz.process.kernel_worker import DeviceInfo
+from fuzz.process.sanitizer import Sanitizer, SanitizerError, find_program
 from fuzz.spec import FlagValue, TargetSpec
 from fuzz.store import OUT
 from fuzz.strategies import check_fixes
@@ -30,7 +32,8 @@ class UsageError(Exception):
 class Settings:
     """What to fuzz and for how long. No target named: the built-in ones that run on the device.
 
-    ``cases`` and ``seconds`` are both limits; at least one must be given.
+    ``cases`` and ``seconds`` are both limits; at least one must be given. ``sanitizer`` names the
+    tool of compute-sanitizer that the kernels run under.
     """
 
     targets: tuple[str, ...] = ()
@@ -42,6 +45,7 @@ class Settings:
     fixes: dict[str, str] = field(default_factory=dict)
     out: Path = OUT
     backend: str = TORCH_BACKEND
+    sanitizer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Setup:
     info: DeviceInfo
     specs: tuple[TargetSpec, ...]
     workers: int
+    sanitizer: Sanitizer | None = None
 
 
 def prepare(settings: Settings) -> Setup:
@@ -58,11 +63,11 @@ def prepare(settings: Settings) -> Setup:
 
     Raises: UsageError.
     """
-    with KernelProcess(settings.device, backend=settings.backend) as kernel:
+    with tempfile.TemporaryDirectory(prefix="ln-fuzz-") as folder:
         try:
-            info = kernel.info
-            names = settings.targets or kernel.names()
-            specs = [spec for name in names for spec in kernel.specs(name)]
+            info, specs, sanitizer = _look(settings, Path(folder))
+        except SanitizerError as error:
+            raise UsageError(str(error)) from error
         except KernelProcessError as error:
             # What the user cannot mend is an error of this program, to be told with its trace.
             words = str(error) if error.user else f"{error}\n{error.trace}".rstrip()
@@ -79,7 +84,26 @@ def prepare(settings: Settings) -> Setup:
             )
     if settings.fixes:
         specs = [_fixed(spec, settings.fixes) for spec in specs]
-    return Setup(info, tuple(specs), settings.workers or default_workers(info))
+    return Setup(info, tuple(specs), settings.workers or default_workers(info), sanitizer)
+
+
+def _look(
+    settings: Settings, folder: Path
+) -> tuple[DeviceInfo, list[TargetSpec], Sanitizer | None]:
+    """Device, targets, and the sanitizer as a planted fault shows it; its logs are in ``folder``.
+
+    Raises: SanitizerError, KernelProcessError.
+    """
+    sanitizer = None
+    if settings.sanitizer is not None:
+        program = find_program(settings.sanitizer, settings.device)
+        sanitizer = Sanitizer(settings.sanitizer, program, folder)
+    with KernelProcess(settings.device, backend=settings.backend, sanitizer=sanitizer) as kernel:
+        info = kernel.info
+        if sanitizer is not None:
+            sanitizer = kernel.prove_sanitizer()
+        names = settings.targets or kernel.names()
+        return info, [spec for name in names for spec in kernel.specs(name)], sanitizer
 
 
 def _fixed(spec: TargetSpec, fixes: dict[str, str]) -> TargetSpec:

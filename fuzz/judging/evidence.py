@@ -3,14 +3,14 @@
 What is costly (the oracle's walk, the comparison) is done once and shared by all checks. A fault
 is charged once, to what says most about it. In this order: elements that were never written;
 bits that differ between launches that differ in nothing, or in poison alone; values of the base
-run that are out of bounds; other runs that differ from a base run that is right. What follows
-from a faulty statistic or sum is charged to that.
+run that are out of bounds; rows of it that no mean and rstd explain; other runs that differ from a
+base run that is right. What follows from a faulty statistic or sum is charged to that.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,19 +20,21 @@ from fuzz.judging.owed import (
     as_rows,
     dtype_of,
     due_outputs,
-    expected_outputs,
+    expected_of,
     problem_of,
     rows_of_expected,
     rows_of_problem,
+    rows_of_walk,
     shape_of,
 )
 from fuzz.judging.regions import Mask
 from fuzz.relations import Run
 from fuzz.spec import OutputSpec, TargetSpec
 from fuzz.verdict import POISON_BYTE, Array, Bits, Observation
+from oracle import consistency
 from oracle.compare import Comparison, Expected, compare
 from oracle.formats import F64, FORMATS, decode
-from oracle.refs import Problem
+from oracle.refs import Problem, Walk, walk
 
 SAME_LAUNCH = ("repeat", "poisoned")
 """Runs that launch the base run's very kernel: equal bits are owed whatever is known of keys."""
@@ -71,12 +73,28 @@ class Returned:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """An output of one run beside what it owes; ``rows`` are those of the run that owe."""
+    """An output of one run beside what it owes; ``rows`` are those of the run that owe.
+
+    ``walk`` is the oracle's, of these rows.
+    """
 
     returned: Returned
     rows: Rows
     expected: Expected
     comparison: Comparison
+    walk: Walk
+
+
+@dataclass(frozen=True, eq=False)
+class Unexplained:
+    """A y that is right element by element, and the groups that no mean and rstd explain.
+
+    Shapes: groups (rows that owe, n_groups).
+    """
+
+    judged: Judged
+    groups: Mask
+    rows: consistency.Rows
 
 
 @dataclass(frozen=True)
@@ -190,6 +208,21 @@ class Evidence:
         return judged
 
     @functools.cached_property
+    def unexplained(self) -> list[Unexplained]:
+        """By run, where no mean and rstd explain a row whose elements are all right."""
+        if not self.outputs.get("base") or any(self._unstable.values()):
+            return []
+        wrong = {item.returned.run.name for item in self.judged if item.comparison.wrong.any()}
+        # The base run has been asked already.
+        wrong |= {run_name for run_name, _ in self.unwritten} | {"base"}
+        asked = [
+            self._ask(item)
+            for item in self.judged
+            if item.returned.output.name == "y" and item.returned.run.name not in wrong
+        ]
+        return [item for item in (self._unexplained_in_base, *asked) if item is not None]
+
+    @functools.cached_property
     def unequal(self) -> dict[tuple[str, str], Mask]:
         """Elements that owe the bits of the base run and have others, by run and output.
 
@@ -206,15 +239,19 @@ class Evidence:
     @functools.cached_property
     def _base(self) -> dict[str, Judged]:
         outputs = self.outputs["base"]
-        expected = self._expected(self.problem, outputs, _ALL)
+        walked = self._walk(self.problem, outputs, _ALL)
+        expected = self._expected(walked, outputs)
         return {
-            name: Judged(item, _ALL, expected[name], self._compare(item.values, expected[name]))
+            name: Judged(
+                item, _ALL, expected[name], self._compare(item.values, expected[name]), walked
+            )
             for name, item in outputs.items()
         }
 
     @functools.cached_property
     def _faulty_in_base(self) -> set[str]:
-        """The outputs of the base run that are wrong somewhere or follow from one that is."""
+        """The outputs of the base run that are wrong somewhere, follow from one that is, or are
+        unexplained."""
         faulty: set[str] = set()
         follows = False
         for name, item in self._base.items():
@@ -222,7 +259,29 @@ class Evidence:
             if wrong or follows:
                 faulty.add(name)
             follows = follows or (bool(wrong) and name in self.spec.arithmetic.reused)
+        if self._unexplained_in_base is not None:
+            faulty.add("y")
         return faulty
+
+    @functools.cached_property
+    def _unexplained_in_base(self) -> Unexplained | None:
+        wrong = any(
+            item.comparison.wrong.any() or ("base", name) in self.unwritten
+            for name, item in self._base.items()
+        )
+        return None if wrong or "y" not in self._base else self._ask(self._base["y"])
+
+    def _ask(self, item: Judged) -> Unexplained | None:
+        rows = consistency.Rows(
+            item.walk,
+            self.problem,
+            self.spec.arithmetic,
+            item.returned.values[item.rows],
+            item.expected,
+            item.returned.array.dtype,
+        )
+        groups = consistency.unexplained(rows)
+        return Unexplained(item, groups, rows) if groups.any() else None
 
     @functools.cached_property
     def _unstable(self) -> dict[str, dict[str, Mask]]:
@@ -230,6 +289,9 @@ class Evidence:
         return {run.name: self._news(run) for run in self.runs if run.name in SAME_LAUNCH}
 
     def _owes_bits(self, run: Run, seen: Observation) -> bool:
+        if not self.spec.repeatable:
+            # The interpreter keeps the order of programs where only the poison changes.
+            return self.interpreted and run.name == "poisoned"
         same_key = seen.key is not None and seen.key == self.base.key
         return run.name in SAME_LAUNCH or same_key
 
@@ -256,8 +318,10 @@ class Evidence:
         rows, base_rows = owed_rows(run)
         outputs = self.outputs[run.name]
         if self.spec.arithmetic.reused:
-            expected = self._expected(rows_of_problem(self.problem, base_rows), outputs, rows)
+            walked = self._walk(rows_of_problem(self.problem, base_rows), outputs, rows)
+            expected = self._expected(walked, outputs)
         else:
+            walked = rows_of_walk(next(iter(self._base.values())).walk, base_rows)
             expected = {
                 name: rows_of_expected(self._base[name].expected, base_rows) for name in masks
             }
@@ -267,22 +331,24 @@ class Evidence:
                 rows,
                 expected[name],
                 self._compare(outputs[name].values[rows], expected[name]),
+                walked,
             )
             for name in masks
         }
         return self._restricted(items, masks)
 
-    def _expected(
-        self, problem: Problem, outputs: dict[str, Returned], rows: Rows
-    ) -> dict[str, Expected]:
-        """What outputs owe, judged from the statistics among them that were written."""
+    def _walk(self, problem: Problem, outputs: dict[str, Returned], rows: Rows) -> Walk:
+        """The oracle's walk, from the statistics among the outputs that were written."""
         observed = {
             name: item.values[rows]
             for name, item in outputs.items()
             if name in self.spec.arithmetic.reused and (item.run.name, name) not in self.unwritten
         }
+        return walk(problem, self.spec.arithmetic, observed)
+
+    def _expected(self, walked: Walk, outputs: dict[str, Returned]) -> dict[str, Expected]:
         dtypes = {name: item.array.dtype for name, item in outputs.items()}
-        return expected_outputs(self.spec, problem, dtypes, observed)
+        return expected_of(self.spec, walked, dtypes)
 
     def _compare(self, observed: F64, expected: Expected) -> Comparison:
         # Running means turn infinities into NaN.
@@ -359,4 +425,4 @@ def _only(item: Judged, wrong: Mask) -> Judged:
     kept = Comparison(
         c.value_wrong & wrong, c.nonfinite_wrong & wrong, np.where(c.wrong & ~wrong, 0.0, c.ratio)
     )
-    return Judged(item.returned, item.rows, item.expected, kept)
+    return replace(item, comparison=kept)

@@ -13,9 +13,10 @@ from fuzz.space.widths import block_of
 from fuzz.spec import OutputSpec, TargetSpec
 from fuzz.verdict import Bits
 from oracle.arithmetic import Depth, reduction_depth
+from oracle.bounds import Bounded
 from oracle.compare import Expected, expect
 from oracle.formats import F64, decode
-from oracle.refs import Problem, decompose
+from oracle.refs import Problem, Walk, walk
 
 Rows = slice | list[int]
 """A choice of rows, as an index."""
@@ -130,7 +131,15 @@ def expected_outputs(
     ``observed`` are outputs that came back: the steps after a reused one are judged from it.
     Raises: ValueError for an output that the oracle does not know.
     """
-    bounded = decompose(problem, spec.arithmetic, observed)
+    return expected_of(spec, walk(problem, spec.arithmetic, observed), dtypes)
+
+
+def expected_of(spec: TargetSpec, walked: Walk, dtypes: dict[str, str]) -> dict[str, Expected]:
+    """What each of the outputs named in ``dtypes`` must be after the oracle's walk.
+
+    Raises: ValueError for an output that the oracle does not know.
+    """
+    bounded = walked.outputs
     for name in dtypes:
         if name not in bounded:
             raise ValueError(f"output={name!r}, must be one of {', '.join(bounded)} [{spec.name}]")
@@ -145,6 +154,26 @@ def rows_of_problem(problem: Problem, rows: Rows) -> Problem:
 
     return replace(
         problem, x=problem.x[rows], residual=chosen(problem.residual), z=chosen(problem.z)
+    )
+
+
+def rows_of_walk(walked: Walk, rows: Rows) -> Walk:
+    """The walk of chosen rows, in that order."""
+
+    def part(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # A scalar stands for every element.
+        return values if values.ndim == 0 else values[rows]
+
+    def chosen(a: Bounded) -> Bounded:
+        return Bounded(part(a.value), part(a.error), part(a.free))
+
+    return replace(
+        walked,
+        outputs={name: chosen(a) for name, a in walked.outputs.items()},
+        s=chosen(walked.s),
+        mean=None if walked.mean is None else chosen(walked.mean),
+        rstd=chosen(walked.rstd),
+        gate=None if walked.gate is None else chosen(walked.gate),
     )
 
 

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
@@ -22,6 +23,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from fuzz.case import Case
 from fuzz.process.kernel_worker import (
     REPLACE_ME,
+    Canary,
     DeviceInfo,
     Done,
     Problem,
@@ -29,9 +31,19 @@ from fuzz.process.kernel_worker import (
     answer,
     initialize,
 )
-from fuzz.process.lifecycle import spawning
+from fuzz.process.lifecycle import QUIET_EXIT, WatchedContext, spawning
 from fuzz.process.limits import LIMITS, Limits, outbox_room
 from fuzz.process.mailbox import NOT_STARTED, Entry, OutOfSharedMemory, Slot
+from fuzz.process.sanitizer import (
+    CANARY_LIMIT,
+    PROGRAM,
+    Ledger,
+    Sanitizer,
+    SanitizerError,
+    find_program,
+    proven,
+    said,
+)
 from fuzz.relations import Run
 from fuzz.spec import TargetSpec
 from fuzz.verdict import Bits, ErrorInfo, Observation, RunStatus
@@ -42,11 +54,18 @@ START_LIMIT = 180.0
 """Seconds a kernel process may take to begin a task: importing torch and Triton takes 2 to 4 s,
 a minute from a cold disk."""
 
+UNDER_SANITIZER = Limits(base=120.0, per_run=30.0, per_program=0.0, per_element=5e-6)
+"""The limits of a GPU, times what a sanitizer costs: several times a start and a compilation, up to
+fifty times a launch."""
+
 MAX_STARTS = 3
 """Times a case is handed over, where the process ends before it begins it."""
 
 POLL = 0.1
 """Seconds between two looks at whether the campaign was stopped."""
+
+LAST_WORDS = 1.0
+"""Seconds in which the pool may still tell the answer of a process that has ended, or its end."""
 
 
 class KernelProcessError(Exception):
@@ -74,6 +93,10 @@ class Ticket:
     future: ProcessFuture[Any] = field(repr=False)
     generation: int
     starts: int = 1
+    # Its number among all that were sent: the kernel process takes them up in this order.
+    sent: int = 0
+    # What the process that took it up ended with, where it has.
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +117,9 @@ def never() -> bool:
 class KernelProcess:
     """One kernel process on ``device`` ("auto", "cpu" or "cuda"), on the GPU named ``gpu``.
 
-    ``limits`` replaces the time limits of the device. Use as a context manager.
+    ``limits`` replaces the time limits of the device; ``sanitizer`` is what the process runs
+    under. ``folder`` is where it works, and what it imports from before anything else. Use as a
+    context manager.
     """
 
     def __init__(
@@ -105,13 +130,21 @@ class KernelProcess:
         backend: str = TORCH_BACKEND,
         limits: Limits | None = None,
         stop: Callable[[], bool] = never,
+        sanitizer: Sanitizer | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self._initargs = (os.getpid(), device, gpu, backend)
+        self._setting = (os.getpid(), device, gpu, backend)
+        self._folder = folder
         self._limits = limits
         self._stop = stop
+        self._sanitizer = sanitizer
+        self._ledger = None if sanitizer is None else Ledger(sanitizer)
+        self._context = WatchedContext() if sanitizer is None else sanitizer.context()
         self._slots: list[Slot] = []
         self._free: list[int] = []
         self._generation = 0
+        self._under_way: list[Ticket] = []
+        self._sent = 0
         self._info: DeviceInfo | None = None
         # Before the pool: its processes then share this one's tracker of shared memory.
         for index in range(2):
@@ -134,6 +167,8 @@ class KernelProcess:
         if self._info is None:
             found = self._ask("device_info")
             assert isinstance(found, DeviceInfo)
+            if self._sanitizer is not None:
+                found = replace(found, name=f"{found.name} under {self._sanitizer.tool}")
             self._info = found
         return self._info
 
@@ -141,6 +176,27 @@ class KernelProcess:
     def interpreted(self) -> bool:
         """Whether kernels run in Triton's interpreter."""
         return self.info.device == "cpu"
+
+    def prove_sanitizer(self) -> Sanitizer:
+        """See the sanitizer report a planted fault, and when; a fresh process takes over.
+
+        Raises: KernelProcessError, with ``user`` set, where there is no GPU or it reports nothing.
+        """
+        assert self._sanitizer is not None
+        try:
+            find_program(self._sanitizer.tool, self.info.device)
+        except SanitizerError as error:
+            raise KernelProcessError(str(error), user=True) from error
+        canary = self._ask("show_canary", CANARY_LIMIT)
+        assert isinstance(canary, Canary)
+        self._see_out()
+        try:
+            self._sanitizer = proven(self._sanitizer, canary.pid, canary.delay)
+        except SanitizerError as error:
+            raise KernelProcessError(f"{error} on {self.info.name}", user=True) from error
+        self._ledger = Ledger(self._sanitizer)
+        self.replace()
+        return self._sanitizer
 
     def names(self) -> tuple[str, ...]:
         """The built-in targets.
@@ -165,7 +221,8 @@ class KernelProcess:
 
         Raises: OutOfSharedMemory when the case does not fit the machine's shared memory.
         """
-        limits = self._limits or LIMITS[self.info.device]
+        usual = LIMITS[self.info.device] if self._sanitizer is None else UNDER_SANITIZER
+        limits = self._limits or usual
         index = self._free[-1]
         slot = self._slots[index]
         slot.reserve(outbox_room(spec, runs))
@@ -174,6 +231,7 @@ class KernelProcess:
         ticket = Ticket(
             case, runs, limits.of(runs), index, table, ProcessFuture(), self._generation
         )
+        self._under_way.append(ticket)
         self._send(ticket)
         return ticket
 
@@ -184,18 +242,22 @@ class KernelProcess:
         OutOfSharedMemory when what the target returned does not fit the machine's shared memory.
         """
         try:
-            outcome = self._wait(ticket)
+            outcome = self._accounted(self._wait(ticket), ticket)
         except OutOfSharedMemory:
-            self._free.append(ticket.index)
+            self._release(ticket)
             raise
-        self._free.append(ticket.index)
+        self._release(ticket)
         return outcome
 
     def replace(self) -> None:
         """End the kernel process; a fresh one takes over. Cases under way are run again."""
+        for ticket in self._under_way:
+            # One that ended its process before has to answer for it.
+            self._note_end(ticket)
         self._end_pool()
         self._generation += 1
         self._pool = self._new_pool()
+        self._close_ledger()
 
     def close(self) -> None:
         """End the kernel process and give the shared memory back."""
@@ -203,13 +265,55 @@ class KernelProcess:
         for slot in self._slots:
             slot.remove()
         self._slots.clear()
+        self._close_ledger()
+
+    def _accounted(self, outcome: Outcome, ticket: Ticket) -> Outcome:
+        """Charge what the sanitizer reported, where the process could not do so itself."""
+        if self._sanitizer is None or self._ledger is None:
+            return outcome
+        outbox = self._slots[ticket.index].outbox
+        if self._sanitizer.late:
+            self._see_out()
+        try:
+            seen = self._ledger.charge(outbox.pid, outbox.logged, outcome.observations)
+        except SanitizerError as error:
+            return Outcome((), 0.0, Problem(type(error).__name__, str(error), str(error), True))
+        return replace(outcome, observations=seen)
+
+    def _close_ledger(self) -> None:
+        """Look whether the process that has ended left reports that no case was charged with."""
+        if self._ledger is None:
+            return
+        if self._under_way:
+            self._ledger.forget()
+            return
+        try:
+            self._ledger.close()
+        except SanitizerError as error:
+            raise KernelProcessError(str(error), user=True) from error
+
+    def _see_out(self) -> None:
+        """Wait until the process has ended that is not to run another case."""
+        future = self._schedule(START_LIMIT, "leave")
+        while not _settled(future, POLL):
+            if self._stop():
+                raise Stopped
+        error = _error(future)
+        if isinstance(error, BrokenProcessPool):
+            self.replace()
+        elif error is not None and not isinstance(error, ProcessExpired):
+            raise KernelProcessError(self._why(error, START_LIMIT)) from error
+
+    def _release(self, ticket: Ticket) -> None:
+        self._under_way.remove(ticket)
+        self._free.append(ticket.index)
 
     def _new_pool(self) -> ProcessPool:
         pool = ProcessPool(
             max_workers=1,
             initializer=initialize,
-            initargs=self._initargs,
-            context=multiprocessing.get_context("spawn"),
+            initargs=(*self._setting, self._sanitizer, self._folder),
+            context=self._context,
         )
         with spawning():
             # Asking starts it. The thread that starts a process must live as long as it, because
@@ -228,17 +332,38 @@ class KernelProcess:
 
     def _ask(self, question: str, *arguments: Any) -> Any:
         future = self._schedule(START_LIMIT, question, *arguments)
+        asked = time.monotonic()
         while not _settled(future, POLL):
             if self._stop():
                 raise Stopped
-        error = future.exception()
+            # The pool's own limit begins when the process takes the question up.
+            if not future.running() and time.monotonic() - asked > START_LIMIT:
+                self.replace()
+                raise KernelProcessError(f"no kernel process has started in {START_LIMIT:.0f} s")
+        error = _error(future)
         if error is not None:
-            raise KernelProcessError(f"the kernel process ended: {_words(error)}") from error
+            raise KernelProcessError(self._why(error, START_LIMIT)) from error
         found = future.result()
         if isinstance(found, Problem):
             words = found.message if found.user else f"{found.type}: {found.message}"
             raise KernelProcessError(words, user=found.user, trace=found.trace)
         return found
+
+    def _why(self, error: BaseException, limit: float) -> str:
+        """What became of the process that was to answer, and what it ran under says of it."""
+        words = "" if self._sanitizer is None else said(self._sanitizer)
+        became = self._became(error, limit)
+        return f"{became}; {PROGRAM}: {words}" if words else became
+
+    def _became(self, error: BaseException, limit: float) -> str:
+        if isinstance(error, TimeoutError):
+            return f"the kernel process gave no answer within {limit:.0f} s"
+        if isinstance(error, ProcessExpired):
+            return _exit_info(error.exitcode).message
+        if isinstance(error, BrokenProcessPool):
+            # It died before the pool knew what it was at, as a rule while it was being set up.
+            return _exit_info(self._context.exit_code()).message
+        return f"the kernel process ended: {type(error).__name__}: {error}"
 
     def _send(self, ticket: Ticket) -> None:
         slot = self._slots[ticket.index]
@@ -246,6 +371,9 @@ class KernelProcess:
         task = Task(
             ticket.case, ticket.index, slot.inbox.name, slot.outbox.block.name, ticket.table
         )
+        ticket.exit_code = None
+        self._sent += 1
+        ticket.sent = self._sent
         ticket.future = self._schedule(ticket.limit, "run_case", task)
         ticket.generation = self._generation
 
@@ -274,16 +402,26 @@ class KernelProcess:
     def _wait(self, ticket: Ticket) -> Outcome:
         slot = self._slots[ticket.index]
         waiting_since = time.monotonic()
+        ended_since: float | None = None
         while True:
-            if ticket.generation != self._generation:
+            if ticket.generation != self._generation and ticket.exit_code is None:
                 self._send_again(ticket)
-            if not _settled(ticket.future, POLL):
+            settled = _settled(ticket.future, POLL)
+            self._note_end(ticket)
+            if not settled:
                 if self._stop():
                     raise Stopped
-                late = time.monotonic() - waiting_since > START_LIMIT + ticket.limit
-                if late and slot.outbox.running == NOT_STARTED:
+                now = time.monotonic()
+                if ticket.exit_code is not None:
+                    ended_since = ended_since or now
+                    if now - ended_since > LAST_WORDS:
+                        # The pool lost sight of it: what is known must do.
+                        ticket.future.cancel()  # type: ignore[no-untyped-call]
+                elif now - waiting_since > START_LIMIT + ticket.limit:
                     self.replace()
-                    waiting_since = time.monotonic()
+                    if slot.outbox.running != NOT_STARTED:
+                        return self._timed_out(ticket)
+                    waiting_since = now
                 continue
             error = _error(ticket.future)
             if error is None:
@@ -294,24 +432,55 @@ class KernelProcess:
                     return Outcome(tuple(slot.outbox.observations()), found.busy)
                 # The target returned more than it should have. Run again, with room for all of it.
                 slot.reserve(slot.outbox.block.size + found.missing)
-                self._send_again(ticket)
-                continue
-            if isinstance(error, TimeoutError):
-                said = ErrorInfo("TimeLimit", f"no answer within {ticket.limit:.0f} s")
-                return self._ended(ticket, "timed_out", said)
-            if isinstance(error, ProcessExpired):
-                if error.exitcode != REPLACE_ME:
-                    return self._ended(ticket, "crashed", _exit_info(error.exitcode))
-                self._send_again(ticket)
-            elif isinstance(error, (BrokenProcessPool, CancelledError)):
-                # The process died before the pool knew what it was at. It will say so next time,
-                # with the exit code, unless chance has it again.
-                self.replace()
-                if slot.outbox.running != NOT_STARTED and ticket.starts == MAX_STARTS:
-                    said = ErrorInfo("ProcessDied", "the kernel process died")
-                    return self._ended(ticket, "crashed", said)
+            elif isinstance(error, TimeoutError):
+                return self._timed_out(ticket)
+            elif isinstance(error, (ProcessExpired, BrokenProcessPool, CancelledError)):
+                if isinstance(error, ProcessExpired):
+                    ticket.exit_code = error.exitcode
+                outcome = self._post_mortem(ticket)
+                if outcome is not None:
+                    return outcome
+                if isinstance(error, BrokenProcessPool):
+                    self.replace()
             else:
-                raise KernelProcessError(_words(error)) from error
+                raise KernelProcessError(self._why(error, ticket.limit)) from error
+            ended_since = None
+            self._send_again(ticket)
+
+    def _note_end(self, ticket: Ticket) -> None:
+        """Ask the process that took a case up, if one did, whether it has ended.
+
+        The pool notices that a process ended, but may not have read yet all that it had said: it
+        would then charge the case before, or none. What the process was at is in shared memory.
+        """
+        if ticket.exit_code is None:
+            outbox = self._slots[ticket.index].outbox
+            ticket.exit_code = self._context.exit_code(outbox.pid)
+
+    def _post_mortem(self, ticket: Ticket) -> Outcome | None:
+        """What a case did whose process has ended; None where it has to be run again."""
+        outbox = self._slots[ticket.index].outbox
+        code = ticket.exit_code
+        if outbox.running == NOT_STARTED:
+            # Not its fault, unless it goes on like that.
+            if ticket.starts < MAX_STARTS or code is None or code == REPLACE_ME:
+                return None
+            return self._ended(ticket, "crashed", _exit_info(code))
+        if not any(self._is_behind(other, ticket) for other in self._under_way):
+            return self._ended(ticket, "crashed", _exit_info(code))
+        # It was done: its process had taken up the next.
+        observations = outbox.observations()
+        whole = len(observations) > outbox.running
+        return Outcome(tuple(observations), 0.0) if whole else None
+
+    def _is_behind(self, ticket: Ticket, other: Ticket) -> bool:
+        """Whether one process took up ``ticket`` after ``other``."""
+        mine, others = (self._slots[t.index].outbox.pid for t in (ticket, other))
+        return mine == others and ticket.sent > other.sent
+
+    def _timed_out(self, ticket: Ticket) -> Outcome:
+        said = ErrorInfo("TimeLimit", f"no answer within {ticket.limit:.0f} s")
+        return self._ended(ticket, "timed_out", said)
 
     def _ended(self, ticket: Ticket, status: RunStatus, error: ErrorInfo) -> Outcome:
         """What is known of a case whose process ended: the runs before, and the one at fault."""
@@ -340,7 +509,11 @@ def _error(future: ProcessFuture[Any]) -> BaseException | None:
         return error
 
 
-def _exit_info(code: int) -> ErrorInfo:
+def _exit_info(code: int | None) -> ErrorInfo:
+    if code is None:
+        return ErrorInfo("ProcessDied", "the kernel process died")
+    if code == QUIET_EXIT:
+        code = 0
     if code < 0:
         try:
             name = signal.Signals(-code).name
@@ -348,9 +521,3 @@ def _exit_info(code: int) -> ErrorInfo:
             name = f"signal {-code}"
         return ErrorInfo(name, f"the kernel process died of {name}")
     return ErrorInfo(f"exit code {code}", f"the kernel process ended with exit code {code}")
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, ProcessExpired):
-        return _exit_info(error.exitcode).message
-    return f"{type(error).__name__}: {error}"

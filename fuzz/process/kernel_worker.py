@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fuzz.process.lifecycle import enter_child
+from fuzz.process.sanitizer import WORN_OUT, Log, Sanitizer, charged
+from fuzz.process.wrapping import enter_wrapped
 
 if TYPE_CHECKING:
     from fuzz.case import Case
@@ -42,14 +46,17 @@ class Backend(Protocol):
     def run(self, target: str, run: Run, values: dict[str, Bits]) -> Observation:
         """Launch one run."""
 
+    def show_canary(self, tool: str) -> None:
+        """Launch a kernel with a fault that this sanitizer must report."""
+
 
 class TorchBackend:
     """The real one: targets of :mod:`fuzz.targets`, launched by :mod:`fuzz.execute`."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, sanitizer: str | None = None) -> None:
         from fuzz.execute import Executor
 
-        self._executor = Executor(device)
+        self._executor = Executor(device, sanitizer=sanitizer)
 
     def names(self) -> tuple[str, ...]:
         """The built-in targets."""
@@ -70,6 +77,12 @@ class TorchBackend:
         """Launch one run."""
         return self._executor.run(target, run, values)
 
+    def show_canary(self, tool: str) -> None:
+        """Launch a kernel with a fault that this sanitizer must report."""
+        from fuzz.canary import show
+
+        show(tool)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -89,6 +102,15 @@ class DeviceInfo:
     device: str
     name: str
     gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Canary:
+    """The planted fault was launched by the process ``pid``. ``delay``: seconds until it was
+    reported; None where it was not, while the process ran."""
+
+    pid: int
+    delay: float | None
 
 
 @dataclass(frozen=True)
@@ -113,8 +135,12 @@ class Done:
 class _Process:
     """State of this process; one instance, made by :func:`initialize`."""
 
-    def __init__(self, device: str, backend: str) -> None:
+    def __init__(self, device: str, backend: str, sanitizer: Sanitizer | None) -> None:
         self.info = find_device(device)
+        self.sanitizer = sanitizer
+        self.log: Log | None = None
+        if sanitizer is not None and not sanitizer.late:
+            self.log = Log(sanitizer, os.getpgrp())
         # Read by Triton while kernels are being defined: before any of them is imported.
         if self.info.device == "cpu":
             os.environ["TRITON_INTERPRET"] = "1"
@@ -122,7 +148,10 @@ class _Process:
             os.environ.pop("TRITON_INTERPRET", None)
         module, name = backend.split(":")
         make = getattr(importlib.import_module(module), name)
-        self.backend: Backend = make(self.info.device)
+        told = () if sanitizer is None else (sanitizer.tool,)
+        self.backend: Backend = make(self.info.device, *told)
+        # After each case, where only the end of the process brings the reports.
+        self.short_lived = sanitizer is not None and sanitizer.late
         self.doomed = False
         self._blocks: dict[tuple[int, str], Block] = {}
 
@@ -139,14 +168,28 @@ class _Process:
 _process: _Process | Problem | None = None
 
 
-def initialize(parent: int, device: str, gpu: str | None, backend: str) -> None:
+def initialize(
+    parent: int,
+    device: str,
+    gpu: str | None,
+    backend: str,
+    sanitizer: Sanitizer | None,
+    folder: Path | None,
+) -> None:
     """Set this process up. An error is kept and told with the first task, not printed."""
     global _process
-    enter_child(parent)
+    if sanitizer is None:
+        enter_child(parent)
+    else:
+        enter_wrapped()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
-        _process = _Process(device, backend)
+        if folder is not None:
+            # Here, and not by way of PYTHONPATH: a spawned process takes its parent's path over.
+            os.chdir(folder)
+            sys.path.insert(0, str(folder))
+        _process = _Process(device, backend, sanitizer)
     except Exception as error:
         _process = as_problem(error)
 
@@ -170,7 +213,7 @@ def find_device(device: str) -> DeviceInfo:
     return DeviceInfo("cuda", torch.cuda.get_device_name(0), tuple(gpus[:count]))
 
 
-def as_problem(error: Exception) -> Problem:
+def as_problem(error: BaseException) -> Problem:
     """An exception as data."""
     trace = "".join(traceback.format_exception(error))
     return Problem(
@@ -199,7 +242,8 @@ def answer(question: str, *arguments: Any) -> Any:
         return QUESTIONS[question](*arguments)
     except _Unfit as error:
         return error.problem
-    except Exception as error:
+    except BaseException as error:
+        # Whatever a target's file raises while it is imported is told; nothing ends this process.
         return as_problem(error)
 
 
@@ -221,29 +265,73 @@ def target_specs(name: str) -> tuple[TargetSpec, ...]:
 def run_case(task: Task) -> Done:
     """Run all runs of a case and write what they did to the slot's outbox."""
     from fuzz.inputs import run_values
-    from fuzz.process.mailbox import Outbox, read_values
+    from fuzz.process.mailbox import NOT_STARTED, Outbox, read_values
     from fuzz.relations import expand
 
     process = _ready()
-    if process.doomed:
+    log = process.log
+    outbox = Outbox(process.block(task.slot, "outbox", task.outbox))
+    # Who has the case, should nothing of it ever begin.
+    outbox.begin(NOT_STARTED)
+    # A report that has come since the last case is one of that: the engine finds it in the log.
+    if process.doomed or (log is not None and log.read()):
         os._exit(REPLACE_ME)
     started = time.perf_counter()
-    outbox = Outbox(process.block(task.slot, "outbox", task.outbox))
     values = read_values(process.block(task.slot, "inbox", task.inbox), task.table)
     missing = 0
     for index, run in enumerate(expand(task.case)):
         outbox.begin(index)
-        seen = process.backend.run(task.case.target, run, run_values(run, task.case, values))
-        if missing or not outbox.append(seen):
-            missing += outbox.size_of(seen)
+        if log is not None:
+            outbox.note_logged(log.offset)
+        seen = _run(process, task.case.target, run, run_values(run, task.case, values))
         if seen.status == "cuda_error":
             # The context is lost for good, so that no later launch here says anything.
             process.doomed = True
+        if log is not None:
+            seen = charged(seen, log.read_settled())
+        if missing or not outbox.append(seen):
+            missing += outbox.size_of(seen)
+        if process.doomed:
             break
+    process.doomed |= process.short_lived or (log is not None and log.printed >= WORN_OUT)
     return Done(time.perf_counter() - started, missing)
 
 
+def show_canary(limit: float) -> Canary:
+    """Launch a planted fault and see whether the sanitizer reports it within ``limit`` seconds."""
+    process = _ready()
+    assert process.sanitizer is not None and process.log is not None
+    process.doomed = True
+    try:
+        process.backend.show_canary(process.sanitizer.tool)
+    except RuntimeError:
+        # The tool may end the launch with an error. It is its report that counts.
+        traceback.print_exc()
+    return Canary(os.getpgrp(), process.log.wait(limit))
+
+
+def leave() -> None:
+    """End this process, unless it is one that more cases may run in."""
+    if _ready().doomed:
+        os._exit(REPLACE_ME)
+
+
+def _run(process: _Process, target: str, run: Run, values: dict[str, Bits]) -> Observation:
+    """One run. KeyboardInterrupt and its like, raised by a target, are results too."""
+    from fuzz.verdict import ErrorInfo, Observation
+
+    try:
+        return process.backend.run(target, run, values)
+    except Exception:
+        raise
+    except BaseException as error:
+        # It passed through a backend that expects none, which may not have cleaned up behind it.
+        process.doomed = True
+        return Observation(run.name, "raised", error=ErrorInfo(type(error).__name__, str(error)))
+
+
 QUESTIONS = {
-    function.__name__: function for function in (device_info, builtin_names, target_specs, run_case)
+    function.__name__: function
+    for function in (device_info, builtin_names, target_specs, run_case, show_canary, leave)
 }
 """What the engine may ask."""

@@ -36,8 +36,8 @@ FIRST_SIZE = 1 << 20
 """Bytes of a new block. Small cases fit; a block that is too small is replaced by a larger one."""
 
 HEADER_WORDS = 8
-"""int64 words before the records of an outbox; the first four are used."""
-DONE, RUNNING, PID, CURSOR = range(4)
+"""int64 words before the records of an outbox; the first five are used."""
+DONE, RUNNING, PID, CURSOR, LOGGED = range(5)
 
 NOT_STARTED = -1
 """The value of the RUNNING word until the kernel process takes the case up."""
@@ -143,7 +143,8 @@ class Outbox:
 
     def begin(self, index: int) -> None:
         """Note the run in progress."""
-        self.header[PID] = os.getpid()
+        # The process as the engine knows it leads its group: this one, or what it runs under.
+        self.header[PID] = os.getpgrp()
         self.header[RUNNING] = index
 
     def append(self, observation: Observation) -> bool:
@@ -204,6 +205,15 @@ class Outbox:
     def pid(self) -> int:
         """The kernel process that took the case up, 0 before."""
         return int(self.header[PID])
+
+    @property
+    def logged(self) -> int:
+        """Up to where the log of a sanitizer had been read when the run in progress began."""
+        return int(self.header[LOGGED])
+
+    def note_logged(self, offset: int) -> None:
+        """Note up to where the log is charged to the runs before."""
+        self.header[LOGGED] = offset
 
     def remove(self) -> None:
         """Drop the view of the block, then delete it."""

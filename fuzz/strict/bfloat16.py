@@ -23,12 +23,13 @@ def bf16_to_fp32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 def round_to_bf16(values: NDArray[Any], *, toward_zero: bool = False) -> NDArray[np.uint16]:
     """Round numbers to bfloat16, to nearest with ties to even unless ``toward_zero``.
 
-    Dtypes: floats and integers of any width -> uint16 bit patterns. Integers pass through float32
-    first, as compiled kernels do.
+    Dtypes: floats and integers of any width -> uint16 bit patterns.
 
     A NaN becomes 0x7FFF, the one NaN that PTX's conversion gives; overflow becomes Inf (or the
     largest finite value toward zero).
     """
+    if values.dtype.kind in "iub":
+        values = _integers_to_odd_fp64(values)
     narrow = _fp64_to_odd_fp32(values) if values.dtype == np.float64 else values
     numbers = np.ascontiguousarray(narrow, dtype=np.float32).reshape(narrow.shape)
     bits = numbers.view(np.uint32)
@@ -53,6 +54,18 @@ def _fp64_to_odd_fp32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     inexact = (bits.view(np.float32).astype(np.float64) != values) & ~np.isnan(values)
     result: NDArray[np.uint32] = (bits | inexact).astype(np.uint32)
     return result.view(np.float32)
+
+
+def _integers_to_odd_fp64(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Exact up to 53 bits; longer integers have the last bit set where any beyond it is."""
+    if values.dtype.itemsize < 8:
+        return values.astype(np.float64)
+    negative = values < 0
+    magnitudes = np.where(negative, -values, values).astype(np.uint64)
+    lost = magnitudes & np.uint64(0x7FF)
+    kept = (magnitudes ^ lost) | (lost != 0).astype(np.uint64) << np.uint64(11)
+    wide = np.where(magnitudes >> np.uint64(53) > 0, kept, magnitudes).astype(np.float64)
+    return np.where(negative, -wide, wide)
 
 
 def is_bf16(handle: Any) -> bool:

@@ -11,9 +11,10 @@ import triton.language as tl
 from numpy.typing import NDArray
 from triton.runtime import interpreter as stock
 
-from fuzz.strict.arithmetic import ArithmeticBuilder
+from fuzz.strict.atomics import add_bf16
 from fuzz.strict.bfloat16 import is_bf16
 from fuzz.strict.faults import UnsupportedInInterpreter
+from fuzz.strict.language import LanguageBuilder
 
 Poison = Literal["nan", "huge", "-huge"]
 
@@ -36,7 +37,7 @@ def with_base(result: Any, source: Any) -> Any:
     return result
 
 
-class StrictBuilder(ArithmeticBuilder):
+class StrictBuilder(LanguageBuilder):
     """Stock builder with checked memory operations and right arithmetic.
 
     Never constructed: Triton's own builder object takes this class while a context is active, since
@@ -59,6 +60,7 @@ class StrictBuilder(ArithmeticBuilder):
             rest, z = divmod(int(order[(x * ny + y) * nz + z]), nz)
             x, y = divmod(rest, ny)
         super().set_grid_idx(x, y, z)
+        self.strict.ledger.begin_program()
 
     # memory: the signatures after the first arguments differ between versions and are passed on
 
@@ -67,7 +69,7 @@ class StrictBuilder(ArithmeticBuilder):
     ) -> Any:
         dtype = ptrs.get_element_ty()
         np_dtype = stock._get_np_dtype(dtype)
-        self.strict.guard.check(ptrs, mask.data, np_dtype.itemsize, "read")
+        self.strict.guard.read(ptrs, mask.data, np_dtype.itemsize)
         if other is None:
             other = stock.TensorHandle(self._poison(ptrs, np_dtype), dtype)
         return super().create_masked_load(ptrs, mask, other, *args, **kwargs)
@@ -75,25 +77,49 @@ class StrictBuilder(ArithmeticBuilder):
     def create_masked_store(
         self, ptrs: Any, value: Any, mask: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        # The stock store writes as many bytes as the value has, whatever the pointer says.
-        self.strict.guard.check(ptrs, mask.data, value.data.dtype.itemsize, "write")
+        self.strict.guard.write(ptrs, mask.data, value.data)
         return super().create_masked_store(ptrs, value, mask, *args, **kwargs)
 
     def create_atomic_cas(self, ptr: Any, cmp: Any, val: Any, sem: Any, scope: Any) -> Any:
-        self.strict.guard.check(ptr, np.True_, val.data.dtype.itemsize, "atomic")
+        self.strict.guard.atomic(ptr, np.True_, val.data.dtype.itemsize, reads=True)
         return super().create_atomic_cas(ptr, cmp, val, sem, scope)
 
     def create_atomic_rmw(
         self, rmw_op: Any, ptr: Any, val: Any, mask: Any, sem: Any, scope: Any
     ) -> Any:
-        if is_bf16(val) and rmw_op != stock._ir.ATOMIC_OP.XCHG:
+        operations = stock._ir.ATOMIC_OP
+        if is_bf16(val) and rmw_op not in (operations.XCHG, operations.FADD):
             raise UnsupportedInInterpreter(f"atomic {rmw_op} on bfloat16")
-        self.strict.guard.check(ptr, mask.data, val.data.dtype.itemsize, "atomic")
-        result = super().create_atomic_rmw(rmw_op, ptr, val, mask, sem, scope)
+        reads = rmw_op != operations.XCHG
+        self.strict.guard.atomic(ptr, mask.data, val.data.dtype.itemsize, reads=reads)
+        if is_bf16(val) and rmw_op == operations.FADD:
+            result = stock.TensorHandle(add_bf16(ptr.data, val.data, mask.data), tl.bfloat16)
+        else:
+            result = super().create_atomic_rmw(rmw_op, ptr, val, mask, sem, scope)
         off = ~np.broadcast_to(mask.data, result.data.shape)
         if off.any():
             result.data = np.where(off, self._poison(ptr, result.data.dtype), result.data)
         return result
+
+    # Triton 3.9 has these three; its own are plain loads and stores underneath
+
+    def create_atomic_load(self, *args: Any) -> Any:
+        with self.strict.guard.atomically():
+            return super().create_atomic_load(*args)
+
+    def create_atomic_store(self, *args: Any) -> Any:
+        with self.strict.guard.atomically():
+            return super().create_atomic_store(*args)
+
+    def create_atomic_poll(self, ptr: Any, expected: Any, timeout_ns: Any, *args: Any) -> Any:
+        with self.strict.guard.atomically():
+            found = self.create_load(ptr, None, True)
+        matched = found.data == expected.data
+        if not (matched.all() or isinstance(timeout_ns, stock.TensorHandle)):
+            raise UnsupportedInInterpreter(
+                "atomic_poll for what no earlier program has left: programs run one after the other"
+            )
+        return stock.TensorHandle(matched, tl.int1)
 
     def create_bitcast(self, src: Any, dst_type: Any) -> Any:
         result = super().create_bitcast(src, dst_type)

@@ -22,7 +22,7 @@ class UnsupportedInInterpreter(Exception):
 
 @dataclass(frozen=True)
 class Access:
-    """One refused access: its first bad lane, and how many lanes were bad.
+    """One access at fault: its first bad lane, and how many lanes were bad.
 
     ``region`` is the one that the pointer was computed from, or the nearest where that is unknown;
     ``element`` counts elements of ``dtype`` from its element 0. Both are None where no region was
@@ -43,12 +43,17 @@ class Access:
     read_only: bool = False
 
     def __str__(self) -> str:
+        """The access as one that was refused."""
+        return self.told("to read-only" if self.read_only else "outside")
+
+    def told(self, preposition: str, more: str = "") -> str:
+        """The access in words: "write outside 'y', at element 3 (float32) ..."."""
         where = "all memory"
         if self.region is not None:
             where = f"{self.region!r}, at element {self.element}"
-        fault = f"to read-only {where}" if self.read_only else f"outside {where}"
         return (
-            f"{self.action} {fault} ({self.dtype}), {self.n_bad} of {self.n_lanes} lanes "
+            f"{self.action} {preposition} {where} ({self.dtype}), "
+            f"{self.n_bad} of {self.n_lanes} lanes{more} "
             f"[{self.kernel}, program {self.program}, "
             f"{Path(self.file).name}:{self.line}: {self.text}]"
         )
@@ -71,4 +76,9 @@ def kernel_frame() -> FrameType:
     return frame
 
 
-_MACHINERY = (str(Path(__file__).parent), str(Path(triton.__file__).parent))
+_OURS = Path(__file__).parent
+_MACHINERY = (
+    str(_OURS),
+    str(_OURS.parent / "interpreter.py"),
+    str(Path(triton.__file__).parent),
+)

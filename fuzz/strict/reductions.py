@@ -1,7 +1,14 @@
-"""Reductions and scans by trees: functions that replace methods of the stock classes."""
+"""Reductions and scans by trees: functions that replace methods of the stock classes.
+
+A compiled reduction combines what a thread holds, then what the threads hold, in an order of its
+own choice; every result of a tree is one that it could give. With a NaN, ``tl.max`` and ``tl.min``
+give the other number, as compiled (so that a poison of NaN may go unseen, and runs are repeated
+with huge ones), and ``tl.argmax`` and ``tl.argmin`` give what the order makes of it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,63 +17,99 @@ from numpy.typing import NDArray
 from triton.runtime import interpreter as stock
 
 from fuzz.strict.bfloat16 import bf16_to_fp32, is_bf16, round_to_bf16
-from fuzz.strict.faults import UnsupportedInInterpreter
+from fuzz.strict.refusals import unsupported
+
+Arrays = list[NDArray[Any]]
 
 
-def tree_sum(self: Any, input: Any) -> Any:
-    """Sum by halves, rounding at each step: replaces ``ReduceOps.sum``.
+def reduce(self: Any, input: tuple[Any, ...]) -> Any:
+    """Reduce over one axis, or over all: replaces ``ReduceOps.apply_impl``."""
+    tensor = input[0]
+    standard = tl.standard
+    if self.combine_fn is standard._sum_combine:
+        return _reduced(self, _sum(_reduced_axis_last(self, tensor), tensor), tensor)
+    if tensor.handle.data.dtype.kind == "f":
+        if self.combine_fn is standard._elementwise_max:
+            return _extreme(self, tensor, np.fmax, prefers=0.0)
+        if self.combine_fn is standard._elementwise_min:
+            return _extreme(self, tensor, np.fmin, prefers=-0.0)
+    arrays = [_reduced_axis_last(self, tensor) for tensor in input]
+    while arrays[0].shape[-1] > 1:
+        # Neighbours with neighbours, so that a combine function need be associative only.
+        left, right = [a[..., 0::2] for a in arrays], [a[..., 1::2] for a in arrays]
+        arrays = _combined(self, input, left, right)
+    return [_reduced(self, a, t) for a, t in zip(arrays, input, strict=True)]
 
-    A balanced tree is an order that a compiled reduction could take, with no more roundings on any
-    path. NumPy's sum is neither: it adds float16 in float32, and sums other axes than the last one
+
+def scan(self: Any, input: tuple[Any, ...]) -> list[Any]:
+    """Combine each element with all before it, by doubling: replaces ``ScanOps.apply_impl``."""
+    arrays = [np.moveaxis(tensor.handle.data, self.axis, -1) for tensor in input]
+    arrays = [array[..., ::-1] for array in arrays] if self.reverse else arrays
+    n = arrays[0].shape[-1]
+    distance = 1
+    while distance < n:
+        # The first elements have nothing before them. What they are combined with is dropped, and
+        # all are combined nevertheless: blocks must have powers of two as their sizes.
+        left = [np.roll(array, distance, axis=-1) for array in arrays]
+        combined = _combined(self, input, left, arrays)
+        arrays = [
+            np.concatenate([old[..., :distance], new[..., distance:]], axis=-1)
+            for old, new in zip(arrays, combined, strict=True)
+        ]
+        distance *= 2
+    arrays = [array[..., ::-1] for array in arrays] if self.reverse else arrays
+    return [
+        self.to_tensor(np.ascontiguousarray(np.moveaxis(array, -1, self.axis)), tensor.dtype)
+        for array, tensor in zip(arrays, input, strict=True)
+    ]
+
+
+def _combined(self: Any, like: Sequence[Any], left: Arrays, right: Arrays) -> Arrays:
+    """What the combine function makes of blocks, as the dtypes of the tensors in ``like``."""
+    operands = [
+        self.to_tensor(np.ascontiguousarray(array), tensor.dtype)
+        for arrays in (left, right)
+        for array, tensor in zip(arrays, like, strict=True)
+    ]
+    results = self.combine_fn(*operands)
+    results = results if isinstance(results, tuple) else (results,)
+    semantic = stock.interpreter_semantic
+    # A combine function may return another dtype than it was given, or a constant.
+    casts = (
+        semantic.cast(semantic.to_tensor(result), tensor.dtype)
+        for result, tensor in zip(results, like, strict=True)
+    )
+    return [np.broadcast_to(tensor.handle.data, right[0].shape) for tensor in casts]
+
+
+def _sum(data: NDArray[Any], tensor: Any) -> NDArray[Any]:
+    """Sum by halves, rounding at each step.
+
+    NumPy's sum does neither: it adds float16 in float32, and sums other axes than the last one
     element after the other.
     """
-    if input.dtype.is_fp8():
-        raise UnsupportedInInterpreter(f"sum of {input.dtype.name}")
-    data = _reduced_axis_last(self, input)
-    bf16 = is_bf16(input.handle)
+    if tensor.dtype.is_fp8():
+        raise unsupported(f"sum of {tensor.dtype}")
+    bf16 = is_bf16(tensor.handle)
     data = bf16_to_fp32(data) if bf16 else data
     while data.shape[-1] > 1:
         half = data.shape[-1] // 2
         data = data[..., :half] + data[..., half:]
         data = bf16_to_fp32(round_to_bf16(data)) if bf16 else data
-    return _reduced(self, round_to_bf16(data) if bf16 else data, input)
+    return round_to_bf16(data) if bf16 else data
 
 
-def tree_reduce(self: Any, input: tuple[Any, ...]) -> list[Any]:
-    """Reduce by any combine function, whole blocks at a time: replaces ``generic_reduce``.
-
-    Neighbours are combined with neighbours, so that a combine function need be associative only.
-    """
-    arrays = [_reduced_axis_last(self, tensor) for tensor in input]
-    while arrays[0].shape[-1] > 1:
-        left = (self.to_tensor(a[..., 0::2], t.dtype) for a, t in zip(arrays, input, strict=True))
-        right = (self.to_tensor(a[..., 1::2], t.dtype) for a, t in zip(arrays, input, strict=True))
-        combined = self.combine_fn(*left, *right)
-        combined = combined if isinstance(combined, tuple) else (combined,)
-        shape = arrays[0][..., 0::2].shape
-        semantic = stock.interpreter_semantic
-        # A combine function may return another dtype than it was given, or a constant.
-        cast = (
-            semantic.cast(semantic.to_tensor(c), t.dtype)
-            for c, t in zip(combined, input, strict=True)
-        )
-        arrays = [np.broadcast_to(tensor.handle.data, shape) for tensor in cast]
-    return [_reduced(self, a, t) for a, t in zip(arrays, input, strict=True)]
-
-
-def reduce(self: Any, input: tuple[Any, ...]) -> Any:
-    """Keep bfloat16 from the stock short cuts, which see its bits: ``ReduceOps.apply_impl``."""
-    is_sum = self.combine_fn is tl.standard._sum_combine
-    if not is_sum and any(is_bf16(tensor.handle) for tensor in input):
-        return self.generic_reduce(input)
-    return _stock_reduce(self, input)
-
-
-def scan(self: Any, input: tuple[Any, ...]) -> Any:
-    """Refuse what the stock scan gets wrong: replaces ``ScanOps.apply_impl``."""
-    if any(is_bf16(tensor.handle) for tensor in input):
-        raise UnsupportedInInterpreter("associative_scan (cumsum, cumprod) of bfloat16")
-    return _stock_scan(self, input)
+def _extreme(self: Any, tensor: Any, op: np.ufunc, *, prefers: float) -> Any:
+    data = _reduced_axis_last(self, tensor)
+    result = op.reduce(data, axis=-1, keepdims=True)
+    zero = result == 0
+    if zero.any():
+        # Zeros are equal, yet 0 counts as more than -0.
+        negative = np.signbit(prefers)
+        wanted = (data == 0) & (np.signbit(data) == negative)
+        found = wanted.any(axis=-1, keepdims=True)
+        result = np.where(zero, np.where(found, prefers, -prefers), result)
+    return _reduced(self, result, tensor)
 
 
 def _reduced_axis_last(self: Any, tensor: Any) -> NDArray[Any]:
@@ -83,7 +126,3 @@ def _reduced(self: Any, data: NDArray[Any], tensor: Any) -> Any:
             result.reshape((1,) * ndim) if self.axis is None else np.moveaxis(data, -1, self.axis)
         )
     return self.to_tensor(result, tensor.dtype)
-
-
-_stock_reduce = stock.ReduceOps.apply_impl
-_stock_scan = stock.ScanOps.apply_impl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,6 +50,13 @@ class Region:
         intervals = np.array([[start, start + n_bytes]], dtype=np.uint64)
         return cls(name, intervals, start if origin is None else origin, writable)
 
+    @functools.cached_property
+    def extent(self) -> NDArray[np.uint64]:
+        """From the first byte to the last. Shapes: (1, 2), or (0, 2) for an empty region."""
+        if not self.intervals.size:
+            return self.intervals
+        return np.array([[self.intervals[:, 0].min(), self.intervals[:, 1].max()]], dtype=np.uint64)
+
     def distance(self, address: int) -> int:
         """Bytes from an address to the nearest byte of the region; 0 inside."""
         distances = (
@@ -60,22 +68,25 @@ class Region:
 
 
 class Spans:
-    """The union of byte intervals, sorted and merged."""
+    """The union of the byte intervals of several tensors, sorted and merged.
 
-    def __init__(self, intervals: list[NDArray[np.uint64]]) -> None:
-        table = np.concatenate([np.empty((0, 2), dtype=np.uint64), *intervals])
-        table = table[table[:, 0] < table[:, 1]]
-        table = table[np.argsort(table[:, 0], kind="stable")]
-        reach = np.maximum.accumulate(table[:, 1])
-        first = np.ones(len(table), dtype=np.bool_)
-        first[1:] = table[1:, 0] > reach[:-1]
-        last = np.ones(len(table), dtype=np.bool_)
-        last[:-1] = first[1:]
-        self._starts: NDArray[np.uint64] = table[first, 0]
-        self._stops: NDArray[np.uint64] = reach[last]
+    Intervals of two tensors that only touch stay apart: no element lies half in each.
+    """
+
+    def __init__(self, tensors: list[NDArray[np.uint64]]) -> None:
+        merged = [_merged(intervals, touching=True) for intervals in tensors]
+        table = np.concatenate([np.empty((0, 2), dtype=np.uint64), *merged])
+        table = _merged(table, touching=False)
+        self._starts: NDArray[np.uint64] = table[:, 0].copy()
+        self._stops: NDArray[np.uint64] = table[:, 1].copy()
         # Python integers: a bisection of a list is ten times as fast as one small NumPy call.
         self._start_list: list[int] = self._starts.tolist()
         self._stop_list: list[int] = self._stops.tolist()
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The merged intervals, ascending."""
+        return list(zip(self._start_list, self._stop_list, strict=True))
 
     def hold(self, start: int, stop: int) -> bool:
         """Whether all bytes of [start, stop) lie in one merged interval."""
@@ -96,6 +107,20 @@ class Spans:
         room = self._stops[index] - addresses
         inside = (index >= 0) & (addresses < self._stops[index]) & (room >= np.uint64(n_bytes))
         return ~inside
+
+
+def _merged(table: NDArray[np.uint64], *, touching: bool) -> NDArray[np.uint64]:
+    """Disjoint intervals with the same union, ascending; ``touching`` ones become one."""
+    table = table[table[:, 0] < table[:, 1]]
+    if len(table) < 2:
+        return table
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(table[:, 1])
+    first = np.ones(len(table), dtype=np.bool_)
+    first[1:] = table[1:, 0] > reach[:-1] if touching else table[1:, 0] >= reach[:-1]
+    last = np.ones(len(table), dtype=np.bool_)
+    last[:-1] = first[1:]
+    return np.stack([table[first, 0], reach[last]], axis=1)
 
 
 class Regions:

@@ -1,4 +1,7 @@
-"""Kernel faults planted by hand: each is one changed spot in a copy of ln_kernels."""
+"""Kernel faults planted by hand: each is one changed spot in a copy of correct kernels.
+
+Most sit in the project's own kernels, the others in small target files of ``kernels/``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+TARGET_FILES = Path(__file__).parent / "kernels"
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,19 @@ FAULTS = (
 
 
 def plant(fault: Fault, folder: Path) -> Path:
-    """A copy of ln_kernels with the fault in ``folder``, to be put on PYTHONPATH."""
-    copy = folder / "ln_kernels"
-    shutil.copytree(ROOT / "ln_kernels", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    """``folder``, with a copy of the kernels in it that has the fault.
+
+    It goes on PYTHONPATH, or is the folder to run in where the target is a file.
+    """
+    if fault.target.endswith(".py"):
+        copy = shutil.copytree(TARGET_FILES, folder, ignore=_CACHES, dirs_exist_ok=True)
+    else:
+        copy = shutil.copytree(ROOT / "ln_kernels", folder / "ln_kernels", ignore=_CACHES)
     file = copy / fault.file
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert text.count(fault.old) == 1, f"{fault.id}: {text.count(fault.old)} places in {fault.file}"
-    file.write_text(text.replace(fault.old, fault.new))
+    file.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
     return folder
+
+
+_CACHES = shutil.ignore_patterns("__pycache__")

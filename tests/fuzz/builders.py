@@ -254,10 +254,12 @@ def observe(
     return runs, values, tuple(seen)
 
 
-def judge_case(spec: TargetSpec, case: Case, fault: Fault | None = None) -> Verdict:
+def judge_case(
+    spec: TargetSpec, case: Case, fault: Fault | None = None, *, interpreted: bool = True
+) -> Verdict:
     """The verdict on a case whose kernel has this fault, or none."""
     runs, values, observations = observe(spec, case, fault)
-    return judge(spec, case, runs, values, observations, interpreted=True)
+    return judge(spec, case, runs, values, observations, interpreted=interpreted)
 
 
 def edited(seen: Observation, name: str, change: Callable[[npt.NDArray[Any]], None]) -> Observation:

@@ -15,7 +15,16 @@ from fuzz.relations import HOW, Run
 from fuzz.space.budget import Budget
 from fuzz.spec import TargetSpec
 from fuzz.strategies import draw_cases
-from fuzz.verdict import Damage, ErrorInfo, Finding, Observation, Signature, Verdict
+from fuzz.verdict import (
+    Damage,
+    ErrorInfo,
+    Finding,
+    Hazard,
+    Observation,
+    Report,
+    Signature,
+    Verdict,
+)
 from oracle.formats import decode, encode
 from tests.fuzz.builders import (
     ALL_RELATIONS,
@@ -51,6 +60,24 @@ PLAIN = make_case(
 HALF = replace(
     PLAIN, tensors=tuple(replace(t, dtype="bfloat16") for t in PLAIN.tensors), relations=()
 )
+
+FAR = replace(
+    PLAIN,
+    tensors=tuple(
+        replace(t, values=replace(t.values, mean=1000.0)) if t.values and t.name == "x" else t
+        for t in PLAIN.tensors
+    ),
+)
+
+
+def scale(seen: Observation, name: str, factor: float) -> Observation:
+    """Multiply the values of an output."""
+    dtype = seen.outputs[name].dtype
+
+    def change(bits: npt.NDArray[Any]) -> None:
+        bits[...] = encode(factor * decode(bits, dtype), dtype)
+
+    return edited(seen, name, change)
 
 
 def add(seen: Observation, name: str, amount: float, where: Any = ...) -> Observation:
@@ -102,6 +129,17 @@ def other_key(run: Run, seen: Observation) -> Observation:
 def ended(status: Any, type_: str, message: str) -> Callable[[Observation], Observation]:
     error = ErrorInfo(type_, message)
     return lambda seen: Observation(seen.run, status, error=error)
+
+
+def with_hazard(seen: Observation, hazard: Hazard) -> Observation:
+    return replace(seen, hazards=(hazard,))
+
+
+UNINITIALISED = Hazard("uninitialised_read", "sums_ptr", "_rows", "read of uninitialised", 12)
+REPORT = Report("memcheck", "Invalid __global__ read", "_kernel", "kernel.py:8")
+CONFLICT = Hazard(
+    "conflicting_write", "y_ptr", "store", "write to 'y_ptr', where program (0, 0, 0)"
+)
 
 
 def only(verdict: Verdict) -> Finding:
@@ -301,6 +339,43 @@ FAULTS: list[tuple[str, TargetSpec, Case, Fault, tuple[str, str, str]]] = [
         ("shape_and_dtype", "mean", ""),
     ),
     (
+        "uninitialised read",
+        LAYER_NORM,
+        PLAIN,
+        in_every_run(lambda s: with_hazard(s, UNINITIALISED)),
+        ("no_uninitialised_reads", "sums_ptr", "_rows"),
+    ),
+    (
+        "uninitialised read that shows in the result",
+        LAYER_NORM,
+        PLAIN,
+        lambda run, s: with_hazard(
+            next_up(s, "y", (0, 7)) if run.name == "poisoned" else s, UNINITIALISED
+        ),
+        ("no_uninitialised_reads", "sums_ptr", "_rows"),
+    ),
+    (
+        "conflicting writes",
+        LAYER_NORM,
+        PLAIN,
+        in_run("permuted", lambda s: with_hazard(s, CONFLICT)),
+        ("no_conflicting_writes", "y_ptr", "store"),
+    ),
+    (
+        "conflicting writes that show in the result",
+        LAYER_NORM,
+        PLAIN,
+        in_run("repeat", lambda s: with_hazard(next_up(s, "y", (0, 7)), CONFLICT)),
+        ("no_conflicting_writes", "y_ptr", "store"),
+    ),
+    (
+        "sanitizer report",
+        LAYER_NORM,
+        PLAIN,
+        in_run("repeat", lambda s: replace(s, reports=(REPORT,))),
+        ("no_sanitizer_report", "", "memcheck Invalid __global__ read kernel.py:8"),
+    ),
+    (
         "unwritten tail",
         LAYER_NORM,
         PLAIN,
@@ -395,6 +470,14 @@ FAULTS: list[tuple[str, TargetSpec, Case, Fault, tuple[str, str, str]]] = [
         ("values_within_bound", "mean", "one group"),
     ),
     (
+        "scaled far from zero",
+        LAYER_NORM,
+        FAR,
+        # Each element may lie as far off as the mean may, but not all of them alike.
+        in_every_run(lambda s: scale(s, "y", 1.00001)),
+        ("statistics_consistent", "y", ""),
+    ),
+    (
         "not repeated",
         LAYER_NORM,
         PLAIN,
@@ -428,6 +511,9 @@ FAULTS: list[tuple[str, TargetSpec, Case, Fault, tuple[str, str, str]]] = [
 ]
 
 
+FAULTS_BY_NAME = {name: fault for name, _, _, fault, _ in FAULTS}
+
+
 @pytest.mark.parametrize(
     ("spec", "case", "fault", "expected"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
 )
@@ -447,6 +533,52 @@ def test_check_catches_its_fault_once(
 def test_every_check_has_a_fault_that_it_catches() -> None:
     assert {fault[-1][0] for fault in FAULTS} | {"rejects_bad_input"} == set(CHECKS)
     assert all(check.__doc__ for check in CHECKS.values())
+
+
+def test_hazard_is_told_with_its_count_and_its_run() -> None:
+    finding = only(judge_case(LAYER_NORM, PLAIN, FAULTS_BY_NAME["uninitialised read"]))
+    assert (finding.run, finding.message) == ("base", "read of uninitialised; 12 times")
+    finding = only(judge_case(LAYER_NORM, PLAIN, FAULTS_BY_NAME["conflicting writes"]))
+    assert finding.run == "permuted"
+    assert finding.message == f"{CONFLICT.message} {HOW['permuted']}"
+
+
+def test_hazards_of_tensors_and_functions_are_findings_each() -> None:
+    other = replace(UNINITIALISED, tensor="squares_ptr")
+    # A reader and a writer are at fault alike.
+    reader = replace(CONFLICT, function="load", message="read of 'y_ptr'")
+    again = replace(CONFLICT, message="write to 'y_ptr', in another line")
+    hazards = (UNINITIALISED, other, CONFLICT, reader, again)
+    fault = in_every_run(lambda s: replace(s, hazards=hazards))
+    findings = judge_case(LAYER_NORM, PLAIN, fault).findings
+    assert [kind(f) for f in findings] == [
+        ("no_uninitialised_reads", "sums_ptr", "_rows"),
+        ("no_uninitialised_reads", "squares_ptr", "_rows"),
+        ("no_conflicting_writes", "y_ptr", "store"),
+        ("no_conflicting_writes", "y_ptr", "load"),
+    ]
+    assert [f.message for f in findings[2:]] == [CONFLICT.message, reader.message]
+
+
+def test_hazard_counts_in_a_run_that_ended_otherwise() -> None:
+    def fault(run: Run, seen: Observation) -> Observation:
+        seen = ended("out_of_bounds", "OutOfBounds", "read outside 'x_ptr'")(seen)
+        return with_hazard(seen, UNINITIALISED)
+
+    findings = judge_case(LAYER_NORM, replace(PLAIN, relations=()), fault).findings
+    assert [f.check for f in findings] == ["no_out_of_bounds", "no_uninitialised_reads"]
+
+
+def test_unwritten_elements_are_told_with_who_wrote_beside_them() -> None:
+    told = "program (3, 0, 0) wrote y[3, 0:128] at kernel.py:8"
+
+    def fault(run: Run, seen: Observation) -> Observation:
+        beside = {"y": told} if run.name == "base" else {}
+        return replace(unwritten("y", (-1, slice(128, None)))(run, seen), neighbours=beside)
+
+    finding = only(judge_case(LAYER_NORM, PLAIN, fault))
+    assert finding.message.startswith("y[3, 128] was never written; 72 of 800 elements, ")
+    assert finding.message.endswith(f"; {told}")
 
 
 # --- one fault, one finding -----------------------------------------------------------------------
@@ -665,6 +797,18 @@ def test_same_launch_owes_equal_bits_whatever_the_keys(name: str) -> None:
     assert only(judge_case(LAYER_NORM, PLAIN, fault)).run == name
 
 
+@pytest.mark.parametrize("name", ["repeat", "poisoned", "permuted"])
+def test_kernel_that_adds_by_atomics_owes_equal_bits_in_one_order_alone(name: str) -> None:
+    spec = replace(LAYER_NORM, repeatable=False)
+
+    def fault(run: Run, seen: Observation) -> Observation:
+        return next_up(seen, "y", (2, 3)) if run.name == name else seen
+
+    assert judge_case(spec, PLAIN, fault, interpreted=False).status == "pass"
+    in_one_order = judge_case(spec, PLAIN, fault, interpreted=True)
+    assert in_one_order.status == ("fail" if name == "poisoned" else "pass")
+
+
 def test_nan_of_other_bits_is_the_same_nan() -> None:
     case = make_case(
         LAYER_NORM,
@@ -746,6 +890,11 @@ def test_refusal_that_is_none_is_found(fault: Fault, message: str) -> None:
 def test_refusal_by_a_crash_is_found(status: str, check: str) -> None:
     finding = only(judge_refusal(in_every_run(ended(status, "SIGSEGV", "n_cols"))))
     assert finding.check == check
+
+
+def test_refusal_that_is_none_is_not_charged_with_hazards() -> None:
+    fault = in_every_run(lambda s: with_hazard(Observation(s.run, "ok"), UNINITIALISED))
+    assert only(judge_refusal(fault)).check == "rejects_bad_input"
 
 
 def test_refusal_that_the_target_does_not_declare_is_an_error() -> None:

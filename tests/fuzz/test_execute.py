@@ -1,6 +1,7 @@
 """The executor: what the target is handed, what is seen of what it does, and every way to end."""
 
 import dataclasses
+import hashlib
 import sys
 import textwrap
 from pathlib import Path
@@ -18,7 +19,7 @@ from triton.runtime.errors import InterpreterError, OutOfResources, PTXASError
 from fuzz import execute, memory
 from fuzz.builtin import Unsupported
 from fuzz.case import Case, Launch, Recipe, TensorCase, contiguous_strides
-from fuzz.execute import Executor, classify, describe_error
+from fuzz.execute import Executor, classify, describe_error, order_seed
 from fuzz.relations import Run
 from fuzz.verdict import POISON_BYTE, Bits, Damage, Observation, Poison
 from oracle.formats import decode, encode
@@ -184,6 +185,13 @@ def test_executor_poisons_memory_that_is_given(bench: Bench, poison: Poison) -> 
     assert array.poisoned
     assert (array.bits[:, 4:] == poison_bits(poison)).all()
     assert not (array.bits[:, :4] == poison_bits(poison)).any()
+
+
+def test_executor_looks_for_an_output_in_the_tensor_that_was_given_for_it(bench: Bench) -> None:
+    bench.define("@target()\ndef mine(x, out, eps):\n    return 2 * x")
+    array = bench.run(case_of(X, tensor("out", (3, 10)))).outputs["y"]
+    assert (array.bits == poison_bits("nan")).all()
+    assert array.poisoned
 
 
 def test_executor_passes_one_tensor_twice_where_out_is_an_input(bench: Bench) -> None:
@@ -430,6 +438,293 @@ def test_undefined_lanes_hold_the_runs_poison(bench: Bench, poison: Poison) -> N
     with np.errstate(over="ignore"):
         doubled = np.array(poison_bits(poison), np.uint32).view(np.float32) * np.float32(2)
     np.testing.assert_array_equal(bits.view(np.float32), np.float32([2, 4, 6, doubled]))
+
+
+@interpreted_only
+def test_storage_that_a_kernel_owns_is_its_gaps_too(bench: Bench) -> None:
+    bench.define(
+        """
+        import dataclasses
+
+        def owning(target, *names):
+            args = tuple(
+                dataclasses.replace(arg, owns_storage=arg.name in names) for arg in target.spec.args
+            )
+            return dataclasses.replace(target, spec=dataclasses.replace(target.spec, args=args))
+
+        @target(strided=True)
+        def mine(x, out, eps):
+            # One row, as wide as the storage but for what lies before it.
+            scale_kernel[(1,)](x, out, 36, 0, 0, 64)
+
+        all_of_x = owning(mine, "x")
+        all_of_out = owning(mine, "out")
+        both = owning(mine, "x", "out")
+
+        @target(strided=True)
+        def behind(x, out, eps):
+            ctypes.memset(out.data_ptr() - 4, 0, 4)
+            ctypes.memset(out.data_ptr() + 36 * 4, 0, 4)
+
+        behind = owning(behind, "out")
+        """
+    )
+    case = case_of(X, tensor("out", (3, 10), strides=(13, 1), offset=2))
+    messages = {}
+    for name in ("mine", "all_of_x", "all_of_out"):
+        seen = bench.run(case, name=name)
+        assert seen.status == "out_of_bounds"
+        assert seen.error is not None
+        messages[name] = seen.error.message
+    assert messages["mine"].startswith("read outside 'x', at element 10")
+    assert messages["all_of_x"].startswith("write outside 'out', at element 10")
+    assert messages["all_of_out"].startswith("read outside 'x', at element 10")
+    seen = bench.run(case, name="both")
+    np.testing.assert_array_equal(seen_y(seen), DOUBLE)
+    assert (seen.damage, seen.hazards) == ((), ())
+    # Red zones are nobody's; the elements before an offset are the storage's.
+    assert bench.run(case, name="behind").damage == (Damage("out", "after", 38, 4),)
+
+
+# --- hazards, and the order of programs -----------------------------------------------------------
+
+ORDERS = """
+import dataclasses
+
+@triton.jit
+def order_kernel(y_ptr, turn_ptr):
+    tl.store(y_ptr + tl.atomic_add(turn_ptr, 1), tl.program_id(0).to(tl.float32))
+
+@target()
+def mine(x, eps):
+    y = torch.empty_like(x)
+    turn = torch.zeros(1, dtype=torch.int32, device=x.device)
+    order_kernel[(x.numel(),)](y, turn)
+    return y
+
+spec = dataclasses.replace(mine.spec, reads_after_atomics=True)
+ordered = dataclasses.replace(mine, spec=spec)
+"""
+
+
+@interpreted_only
+def test_programs_run_in_an_order_of_the_case_and_run(bench: Bench) -> None:
+    bench.define(ORDERS)
+    case = case_of(tensor("x", (20,)))
+
+    def order(name: str, case: Case, run: str) -> tuple[float, ...]:
+        target = f"{bench.path.as_posix()}:{name}"
+        seen = bench.executor.run(target, Run(run, case), values_of(case))
+        assert seen.hazards == ()
+        return tuple(seen_y(seen))
+
+    other = dataclasses.replace(case, seed=1)
+    asked = [(c, run) for c in (case, other) for run in ("base", "repeat")]
+    orders = [order("mine", *item) for item in asked]
+    assert [order("mine", *item) for item in asked] == orders
+    assert len(set(orders)) == 4
+    assert all(sorted(found) == list(range(20)) != list(found) for found in orders)
+    assert {order("ordered", *item) for item in asked} == {tuple(range(20))}
+
+
+def test_order_of_a_run_is_decided_by_its_name_and_case() -> None:
+    case = case_of(X)
+    digest = hashlib.sha256(f"{case.case_id} repeat".encode()).hexdigest()
+    assert order_seed(Run("repeat", case)).to_bytes(8, "little").hex() == digest[:16]
+    # The one run that differs from the base run in nothing but poison.
+    assert order_seed(Run("poisoned", case)) == order_seed(Run("base", case))
+
+
+HAZARDS = """
+@triton.jit
+def add_kernel(x_ptr, sums_ptr, n_cols, BLOCK: tl.constexpr):
+    cols = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + tl.program_id(0) * n_cols + cols, mask=cols < n_cols, other=0.0)
+    sums = tl.load(sums_ptr + cols, mask=cols < n_cols, other=0.0)
+    tl.store(sums_ptr + cols, sums + x, mask=cols < n_cols)
+
+def sums_of(x, sums, n_rows):
+    add_kernel[(n_rows,)](x, sums, x.shape[1], 16)
+    return torch.empty_like(x).copy_(x)
+"""
+
+SCRATCH = {
+    "empty": ("torch.empty(10, device=x.device)", 10),
+    "zeros": ("torch.zeros(10, device=x.device)", 0),
+    "zero_": ("torch.empty(10, device=x.device).zero_()", 0),
+    "fill_ nan": ("torch.empty(10, device=x.device).fill_(torch.nan)", 0),
+    "copy_": ("torch.empty(10, device=x.device).copy_(x[0])", 0),
+    "out=": ("torch.add(x[0], 1, out=torch.empty(10, device=x.device))", 0),
+    "a view": ("y = torch.empty(2, 10, device=x.device); y[1].zero_(); y = y[1]", 0),
+    "every other": ("y = torch.empty(10, device=x.device); y[::2] = 0.0", 5),
+    "list": (
+        "y = torch.empty(10, device=x.device); "
+        "torch._foreach_copy_([y.view(torch.int32)], [torch.full((10,), -1, dtype=torch.int32)])",
+        0,
+    ),
+    "in place view": ("y = torch.empty(1, 10, device=x.device).squeeze_(0)", 10),
+    "with the bits of poison": (
+        "y = torch.empty(10, device=x.device); y.view(torch.int32).fill_(-1)",
+        0,
+    ),
+    "given to a launch before": (
+        "y = torch.empty(10, device=x.device); scale_kernel[(1,)](x, y, 0, 1, 0, 16)",
+        10,
+    ),
+    "numpy": ("y = torch.empty(10, device=x.device); y.numpy()[1:] = 0.0", 1),
+    "reused": ("y = torch.empty(10, device=x.device); scale(x[:1] * 1, y[None])", 0),
+}
+
+
+@interpreted_only
+@pytest.mark.parametrize(("made", "n_bare"), SCRATCH.values(), ids=SCRATCH.keys())
+def test_scratch_must_be_written_before_it_is_read(bench: Bench, made: str, n_bare: int) -> None:
+    made = made if made.startswith("y = ") else f"y = {made}"
+    bench.define(
+        HAZARDS
+        + f"""
+@target()
+def mine(x, eps):
+    {made}
+    return sums_of(x, y, 1)
+"""
+    )
+    for poison in ("nan", "huge"):
+        seen = bench.run(case_of(tensor("x", (3, 10))), poison=poison)
+        assert seen.status == "ok", seen.error
+        if not n_bare:
+            assert seen.hazards == ()
+            continue
+        (hazard,) = seen.hazards
+        assert (hazard.kind, hazard.tensor) == ("uninitialised_read", "sums_ptr")
+        assert f"(float32), {n_bare} of 10 lanes [add_kernel, program (0, 0, 0)" in hazard.message
+
+
+@interpreted_only
+def test_given_output_must_be_written_before_it_is_read(bench: Bench) -> None:
+    bench.define(HAZARDS + "\n@target()\ndef mine(x, out, eps):\n    sums_of(x, out, 1)\n")
+    x = tensor("x", (1, 10))
+    (hazard,) = bench.run(case_of(x, tensor("out", (1, 10)))).hazards
+    assert (hazard.kind, hazard.tensor, hazard.count) == ("uninitialised_read", "out", 1)
+    # An input that is the output as well has its values, whichever they are.
+    case = case_of(x, dataclasses.replace(x, name="out", alias_of="x"))
+    values = {"x": np.full((1, 10), poison_bits("nan"), np.uint32)}
+    assert bench.run(case, values=values).hazards == ()
+
+
+@interpreted_only
+def test_programs_that_add_to_one_row_are_told(bench: Bench) -> None:
+    bench.define(
+        HAZARDS + "\n@target()\ndef mine(x, eps):\n    return sums_of(x, torch.zeros(10), 3)\n"
+    )
+    hazards = bench.run(case_of(tensor("x", (3, 10)))).hazards
+    assert [(h.kind, h.tensor, h.count) for h in hazards] == [
+        ("conflicting_write", "sums_ptr", 2),
+        ("conflicting_write", "sums_ptr", 2),
+    ]
+    assert hazards[0].message.startswith("read of 'sums_ptr', at element 0 (float32), 10 of 10")
+    assert "where program (" in hazards[0].message
+
+
+@interpreted_only
+def test_lock_protects_a_target_that_declares_it(bench: Bench) -> None:
+    bench.define(
+        """
+        import dataclasses
+
+        @triton.jit
+        def locked_kernel(x_ptr, sum_ptr, lock_ptr):
+            x = tl.load(x_ptr + tl.program_id(0))
+            while tl.atomic_cas(lock_ptr, 0, 1) == 1:
+                pass
+            tl.store(sum_ptr, tl.load(sum_ptr) + x)
+            tl.atomic_xchg(lock_ptr, 0)
+
+        @target()
+        def mine(x, eps):
+            y = torch.zeros_like(x)
+            locked_kernel[(x.numel(),)](x, y, torch.zeros(1, dtype=torch.int32, device=x.device))
+            return y
+
+        spec = dataclasses.replace(mine.spec, reads_after_atomics=True)
+        declared = dataclasses.replace(mine, spec=spec)
+        """
+    )
+    for name, kinds in (("mine", {"conflicting_write"}), ("declared", set())):
+        seen = bench.run(case_of(tensor("x", (8,))), name=name)
+        assert seen_y(seen)[0] == 36
+        assert {hazard.kind for hazard in seen.hazards} == kinds
+
+
+@interpreted_only
+def test_hazards_before_a_failure_are_kept(bench: Bench) -> None:
+    bench.define(
+        HAZARDS
+        + """
+@target()
+def mine(x, eps):
+    sums_of(x, torch.empty(10), 1)
+    raise ValueError("late")
+
+@target()
+def astray(x, eps):
+    sums_of(x, torch.empty(10), 1)
+    return scale(x, torch.empty_like(x), extra=2)
+"""
+    )
+    for name, status in (("mine", "raised"), ("astray", "out_of_bounds")):
+        seen = bench.run(case_of(tensor("x", (1, 10))), name=name)
+        assert seen.status == status
+        assert [h.kind for h in seen.hazards] == ["uninitialised_read"]
+
+
+@interpreted_only
+def test_neighbours_of_what_is_not_written_are_told(bench: Bench) -> None:
+    bench.define(
+        """
+        @target()
+        def mine(x, eps):
+            y = torch.empty_like(x)
+            return scale(x[:2], y, extra=-3), scale(x, torch.empty_like(x)).mean(1)
+
+        @target()
+        def given(x, out, eps):
+            scale(x, out, extra=-1)
+        """
+    )
+    bench.path.write_text(
+        bench.path.read_text().replace("@target()", '@target(returns=("y", "mean"))', 1)
+    )
+    case = case_of(tensor("x", (3, 10)))
+    line = HEAD[: HEAD.index("tl.store")].count("\n") + 1
+    neighbours = bench.run(case).neighbours
+    assert neighbours == {"y": f"program (0, 0, 0) wrote y[0, 0:7] at kernels.py:{line}"}
+    case = case_of(tensor("x", (3, 10)), tensor("out", (3, 10)))
+    neighbours = bench.run(case, name="given").neighbours
+    assert neighbours == {"y": f"program (0, 0, 0) wrote y[0, 0:9] at kernels.py:{line}"}
+
+
+@interpreted_only
+def test_memory_of_the_call_may_be_named_by_a_pointer_in_memory(bench: Bench) -> None:
+    bench.define(
+        """
+        @triton.jit
+        def follow_kernel(where_ptr, y_ptr, n, BLOCK: tl.constexpr):
+            at = tl.arange(0, BLOCK)
+            x_ptr = tl.load(where_ptr).to(tl.pointer_type(tl.float32))
+            tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n), mask=at < n)
+
+        @target()
+        def mine(x, eps):
+            y, copy = torch.empty_like(x), torch.empty_like(x).copy_(x)
+            where = torch.tensor([copy.data_ptr()], device=x.device)
+            follow_kernel[(1,)](where, y, x.numel(), 32)
+            return y
+        """
+    )
+    seen = bench.run(case_of(tensor("x", (3, 10))))
+    np.testing.assert_array_equal(seen_y(seen), DOUBLE / 2)
+    assert seen.hazards == ()
 
 
 # --- the specialisation key ----------------------------------------------------------------------

@@ -2,416 +2,27 @@ import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
 import triton
 import triton.language as tl
 from triton.runtime import interpreter as stock
+from triton.runtime.autotuner import Autotuner
 from triton.runtime.errors import InterpreterError
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fuzz.interpreter import StrictInterpreter, UnsupportedTriton, _require_known
-from fuzz.strict.bfloat16 import round_to_bf16
-from fuzz.strict.faults import Access, OutOfBounds, UnsupportedInInterpreter
+from fuzz.strict.faults import Access, OutOfBounds
 from fuzz.strict.regions import Region, Regions, Spans
 
 if not isinstance(tl.sum, stock.InterpretedFunction):
     pytest.skip("the suite runs compiled", allow_module_level=True)
 
-BF16 = ml_dtypes.bfloat16
-
-
-def as_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """The same memory, with bfloat16 as ml_dtypes has it."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy().view(BF16)
-    return tensor.numpy()
-
-
-def as_torch(array: np.ndarray) -> torch.Tensor:
-    if array.dtype == BF16:
-        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def assert_same_bits(got: np.ndarray, want: np.ndarray) -> None:
-    """Equal bit by bit, except that any NaN is as good as another."""
-    assert got.dtype == want.dtype
-    assert got.shape == want.shape
-    nan = np.isnan(want)
-    np.testing.assert_array_equal(np.isnan(got), nan)
-    as_bits = f"u{want.dtype.itemsize}"
-    np.testing.assert_array_equal(got.view(as_bits)[~nan], want.view(as_bits)[~nan])
-
 
 def region_of(name: str, tensor: torch.Tensor, *, writable: bool = True) -> Region:
     n_bytes = tensor.numel() * tensor.element_size()
     return Region.of_bytes(name, tensor.data_ptr(), n_bytes, writable=writable)
-
-
-# --- conversions ---------------------------------------------------------------------------------
-
-
-@triton.jit
-def convert(x_ptr, y_ptr, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(y_ptr + at, tl.load(x_ptr + at).to(y_ptr.dtype.element_ty))
-
-
-def converted(x: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    block = 1 << 16
-    assert x.size % block == 0
-    y = torch.empty(x.size, dtype=dtype)
-    with StrictInterpreter():
-        convert[(x.size // block,)](as_torch(x), y, BLOCK=block)
-    return as_numpy(y)
-
-
-# Every bfloat16 as the upper half, and what lies just around a tie as the lower: the whole range,
-# subnormals, NaN of all kinds, and what overflows to Inf are among them.
-ALL_16_BITS = np.arange(1 << 16, dtype=np.uint16)
-AROUND_TIES = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=np.uint32)
-FP32_AROUND_TIES = ((ALL_16_BITS.astype(np.uint32) << 16) | AROUND_TIES[:, None]).view(np.float32)
-
-
-def test_fp32_to_bf16_rounds_to_nearest_even() -> None:
-    x = FP32_AROUND_TIES.reshape(-1)
-    with np.errstate(invalid="ignore"):
-        want = x.astype(BF16)
-    assert_same_bits(converted(x, torch.bfloat16), want)
-
-
-def test_bf16_to_fp32_is_exact() -> None:
-    x = ALL_16_BITS.view(BF16)
-    assert_same_bits(converted(x, torch.float32), x.astype(np.float32))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fp16_converts_as_ml_dtypes_does(dtype: torch.dtype) -> None:
-    x = ALL_16_BITS.view(np.float16)
-    with np.errstate(invalid="ignore"):
-        want = x.astype(BF16 if dtype == torch.bfloat16 else np.float32)
-    assert_same_bits(converted(x, dtype), want)
-
-
-@pytest.mark.parametrize("source", [np.float32, BF16])
-def test_conversion_to_fp16_rounds_to_nearest_even(source: type) -> None:
-    x = FP32_AROUND_TIES.reshape(-1) if source is np.float32 else ALL_16_BITS.view(BF16)
-    with np.errstate(over="ignore", invalid="ignore"):
-        want = x.astype(np.float32).astype(np.float16)
-    assert_same_bits(converted(x, torch.float16), want)
-
-
-def test_fp64_to_bf16_rounds_once() -> None:
-    # 1 + 2^-8 is a tie between two bfloat16 and 2^-40 tips it: float32 on the way would lose that.
-    # 3.3895e38 is beyond the largest finite bfloat16 by less than half a unit; the next is a tie.
-    ulp = 2.0**120
-    largest = float(ml_dtypes.finfo(BF16).max)
-    cases = {
-        1 + 2.0**-8 + 2.0**-40: 1 + 2.0**-7,
-        1 + 2.0**-8 - 2.0**-40: 1.0,
-        1 + 2.0**-8: 1.0,
-        -(1 + 2.0**-8 + 2.0**-40): -(1 + 2.0**-7),
-        2.0**-134: 0.0,
-        2.0**-134 + 2.0**-180: 2.0**-133,
-        -(2.0**-200): -0.0,
-        largest + ulp / 2: np.inf,
-        largest + ulp / 2 - 2.0**80: largest,
-        1e300: np.inf,
-        -np.inf: -np.inf,
-        np.nan: np.nan,
-    }
-    x = np.zeros(1 << 16)
-    x[: len(cases)] = list(cases)
-    want = np.zeros(1 << 16, dtype=BF16)
-    want[: len(cases)] = list(cases.values())
-    assert_same_bits(converted(x, torch.bfloat16), want)
-
-
-@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8, np.bool_])
-def test_integer_to_bf16_goes_through_float32(dtype: type) -> None:
-    x = np.arange(1 << 16).astype(dtype)
-    if dtype in (np.int32, np.int64):
-        x = x * np.array(-77777).astype(dtype)
-    assert_same_bits(converted(x, torch.bfloat16), x.astype(np.float32).astype(BF16))
-
-
-def test_bf16_to_integer_truncates() -> None:
-    x = (np.arange(1 << 16) / 7 - 4000).astype(BF16)
-    want = x.astype(np.float32).astype(np.int32)
-    np.testing.assert_array_equal(converted(x, torch.int32), want)
-
-
-@triton.jit
-def convert_toward_zero(x_ptr, y_ptr, BLOCK: tl.constexpr):
-    at = tl.arange(0, BLOCK)
-    tl.store(y_ptr + at, tl.load(x_ptr + at).to(tl.bfloat16, fp_downcast_rounding="rtz"))
-
-
-def test_bf16_toward_zero_keeps_nan() -> None:
-    x = torch.tensor([1 + 2.0**-8, 1 + 2.0**-7 - 2.0**-23, -(1 + 2.0**-8), torch.inf])
-    x = torch.cat(
-        [x, torch.tensor([0x7F800001, 0x7F7FFFFF], dtype=torch.int32).view(x.dtype), x[:2]]
-    )
-    y = torch.empty(8, dtype=torch.bfloat16)
-    with StrictInterpreter():
-        convert_toward_zero[(1,)](x, y, BLOCK=8)
-    largest = torch.finfo(torch.bfloat16).max
-    want = torch.tensor([1, 1, -1, torch.inf, torch.nan, largest, 1, 1], dtype=torch.bfloat16)
-    assert_same_bits(as_numpy(y), as_numpy(want))
-
-
-def test_round_to_bf16_keeps_shapes() -> None:
-    for shape in [(), (1,), (2, 3), (0,)]:
-        for dtype in (np.float32, np.float64, np.int32):
-            assert round_to_bf16(np.ones(shape, dtype=dtype)).shape == shape
-    strided = np.arange(12, dtype=np.float32).reshape(3, 4).T
-    np.testing.assert_array_equal(round_to_bf16(strided).view(BF16), strided.astype(BF16))
-
-
-# --- bfloat16 arithmetic -------------------------------------------------------------------------
-
-
-@triton.jit
-def arithmetic(a_ptr, b_ptr, y_ptr, c_ptr, N: tl.constexpr):
-    at = tl.arange(0, N)
-    a = tl.load(a_ptr + at)
-    b = tl.load(b_ptr + at)
-    tl.store(y_ptr + at, a + b)
-    tl.store(y_ptr + N + at, a - b)
-    tl.store(y_ptr + 2 * N + at, a * b)
-    tl.store(y_ptr + 3 * N + at, (a / b).to(tl.bfloat16))
-    tl.store(y_ptr + 4 * N + at, -a)
-    tl.store(y_ptr + 5 * N + at, tl.abs(a))
-    tl.store(y_ptr + 6 * N + at, tl.maximum(a, b).to(tl.bfloat16))
-    tl.store(y_ptr + 7 * N + at, tl.where(a < b, a, 1.5))
-    tl.store(y_ptr + 8 * N + at, tl.full((N,), -2.75, tl.bfloat16))
-    tl.store(y_ptr + 9 * N + at, tl.clamp(a, b, b + 1).to(tl.bfloat16))
-    clamped = tl.clamp(a, b, b + 1, propagate_nan=tl.PropagateNan.ALL)
-    tl.store(y_ptr + 10 * N + at, clamped.to(tl.bfloat16))
-    tl.store(c_ptr + at, (a < b).to(tl.float32))
-    tl.store(c_ptr + N + at, (a == b).to(tl.float32))
-    tl.store(c_ptr + 2 * N + at, (a >= 0).to(tl.float32))
-
-
-def test_bf16_arithmetic_rounds_each_operation_once() -> None:
-    n = 4096
-    random = np.random.default_rng(5)
-    a, b = random.integers(0, 1 << 16, (2, n), dtype=np.uint16).view(BF16)
-    # Close values, so that differences are exact and sums are ties.
-    a[: n // 2] = random.integers(-300, 300, n // 2).astype(BF16)
-    b[: n // 2] = (random.integers(-300, 300, n // 2) / 256).astype(BF16)
-    b[:8] = a[:8]
-    with np.errstate(invalid="ignore"):
-        finite = np.isfinite(a) & np.isfinite(b)
-    a, b = np.where(finite, a, BF16(3)), np.where(finite, b, BF16(3))
-    y = torch.empty(11, n, dtype=torch.bfloat16)
-    c = torch.empty(3, n)
-    with StrictInterpreter():
-        arithmetic[(1,)](as_torch(a), as_torch(b), y, c, N=n)
-    with np.errstate(all="ignore"):
-        wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
-        upper = (wide_b + 1).astype(BF16)
-        want = [
-            round_to_bf16(wide_a + wide_b).view(BF16),
-            round_to_bf16(wide_a - wide_b).view(BF16),
-            round_to_bf16(wide_a * wide_b).view(BF16),
-            (a.astype(np.float32) / b.astype(np.float32)).astype(BF16),
-            -a,
-            np.abs(a),
-            np.maximum(a, b),
-            np.where(a < b, a, BF16(1.5)),
-            np.full(n, -2.75, dtype=BF16),
-            np.minimum(np.maximum(a, b), upper),
-            np.minimum(np.maximum(a, b), upper),
-        ]
-    zero = np.zeros(n, dtype=BF16)
-    for row, (got, expected) in enumerate(zip(as_numpy(y), want, strict=True)):
-        # The sign of a zero is free in a maximum, as in PTX, and in the 0 - x of Triton 3.6's -x.
-        free_sign = row in (4, 6, 9, 10)
-        assert_same_bits(
-            got + zero if free_sign else got, expected + zero if free_sign else expected
-        )
-    np.testing.assert_array_equal(c.numpy(), np.stack([a < b, a == b, a >= 0]).astype(np.float32))
-
-
-@triton.jit
-def matmul(a_ptr, b_ptr, y_ptr, N: tl.constexpr):
-    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
-    tl.store(y_ptr + at, tl.dot(tl.load(a_ptr + at), tl.load(b_ptr + at)))
-
-
-def test_bf16_dot_multiplies_values() -> None:
-    a, b = torch.arange(512.0).reshape(2, 16, 16).remainder(7).to(torch.bfloat16)
-    y = torch.empty(16, 16)
-    with StrictInterpreter():
-        matmul[(1,)](a, b, y, N=16)
-    assert torch.equal(y, a.float() @ b.float())
-
-
-@triton.jit
-def fused_multiply_add(x_ptr, y_ptr):
-    x = tl.load(x_ptr + tl.arange(0, 4))
-    tl.store(y_ptr + tl.arange(0, 4), tl.fma(x, x, x))
-
-
-@triton.jit
-def running_sum(x_ptr, y_ptr):
-    x = tl.load(x_ptr + tl.arange(0, 4))
-    tl.store(y_ptr + tl.arange(0, 4), tl.associative_scan(x, 0, take_right))
-
-
-@triton.jit
-def accumulate(x_ptr, y_ptr):
-    tl.atomic_add(y_ptr + tl.arange(0, 4), tl.load(x_ptr + tl.arange(0, 4)))
-
-
-@pytest.mark.parametrize(
-    ("kernel", "operation"),
-    [(fused_multiply_add, "fma"), (running_sum, "scan"), (accumulate, "atomic")],
-)
-def test_bf16_operation_that_would_be_wrong_is_refused_by_name(kernel, operation: str) -> None:
-    x, y = torch.ones(2, 4, dtype=torch.bfloat16)
-    with (
-        StrictInterpreter(),
-        pytest.raises(UnsupportedInInterpreter, match=f"{operation}.*bfloat16"),
-    ):
-        kernel[(1,)](x, y)
-    x, y = torch.ones(2, 4)
-    with StrictInterpreter():
-        kernel[(1,)](x, y)
-
-
-# --- reductions ----------------------------------------------------------------------------------
-
-
-@triton.jit
-def sums(x_ptr, y_ptr, M: tl.constexpr, N: tl.constexpr):
-    x = tl.load(x_ptr + tl.arange(0, M)[:, None] * N + tl.arange(0, N)[None, :])
-    tl.store(y_ptr + tl.arange(0, M), tl.sum(x, axis=1))
-    tl.store(y_ptr + M + tl.arange(0, N), tl.sum(x, axis=0))
-    tl.store(y_ptr + M + N, tl.sum(x))
-    tl.store(y_ptr + M + N + 1 + tl.arange(0, M)[:, None], tl.sum(x, axis=1, keep_dims=True))
-
-
-def by_halves(x: np.ndarray) -> np.ndarray:
-    """The sum over the last axis, rounded to the array's dtype at each step."""
-    while x.shape[-1] > 1:
-        half = x.shape[-1] // 2
-        x = x[..., :half] + x[..., half:]
-    return x[..., 0]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16])
-def test_sum_rounds_to_its_dtype_at_each_step_of_a_tree(dtype: type) -> None:
-    m, n = 4, 512
-    random = np.random.default_rng(6)
-    x = (random.random((m, n)) + 1).astype(dtype)
-    y = torch.empty(2 * m + n + 1, dtype=as_torch(x).dtype)
-    with StrictInterpreter():
-        sums[(1,)](as_torch(x), y, M=m, N=n)
-    rows = by_halves(x)
-    want = np.concatenate([rows, by_halves(x.T), [by_halves(x.reshape(-1))], rows])
-    assert_same_bits(as_numpy(y), want.astype(dtype))
-
-
-def test_sum_of_integers_is_exact() -> None:
-    x = torch.arange(32, dtype=torch.int32).reshape(4, 8)
-    y = torch.empty(17, dtype=torch.int32)
-    with StrictInterpreter():
-        sums[(1,)](x, y, M=4, N=8)
-    assert y.tolist() == [*x.sum(1), *x.sum(0), x.sum(), *x.sum(1)]
-
-
-@triton.jit
-def sum_four(x_ptr, y_ptr):
-    tl.store(y_ptr, tl.sum(tl.load(x_ptr + tl.arange(0, 4))).to(tl.float32))
-
-
-def test_sum_of_float8_is_refused() -> None:
-    x = torch.ones(4).to(torch.float8_e5m2)
-    with StrictInterpreter(), pytest.raises(UnsupportedInInterpreter, match="sum of fp8e5"):
-        sum_four[(1,)](x, torch.zeros(1))
-
-
-@triton.jit
-def extremes(x_ptr, y_ptr, i_ptr, N: tl.constexpr):
-    x = tl.load(x_ptr + tl.arange(0, N))
-    tl.store(y_ptr, tl.max(x, axis=0).to(tl.bfloat16))
-    tl.store(y_ptr + 1, tl.min(x, axis=0).to(tl.bfloat16))
-    tl.store(y_ptr + 2, tl.reduce(x, 0, larger))
-    tl.store(i_ptr, tl.argmax(x, axis=0))
-    tl.store(i_ptr + 1, tl.argmin(x, axis=0))
-
-
-@triton.jit
-def larger(a, b):
-    return tl.maximum(a, b)
-
-
-def test_bf16_extremes_compare_values() -> None:
-    # As bits, every negative number is larger than every positive one.
-    x = torch.tensor([0.5, -3, 2, -0.25, 1, -7, 0, 2], dtype=torch.bfloat16)
-    y = torch.empty(3, dtype=torch.bfloat16)
-    index = torch.empty(2, dtype=torch.int32)
-    with StrictInterpreter():
-        extremes[(1,)](x, y, index, N=8)
-    assert y.tolist() == [2, -7, 2]
-    assert index.tolist() == [2, 5]
-
-
-@triton.jit
-def plus(a, b):
-    return a + b
-
-
-@triton.jit
-def take_right(a, b):
-    return b
-
-
-@triton.jit
-def merge(n_a, mean_a, m2_a, n_b, mean_b, m2_b):
-    n = n_a + n_b
-    delta = mean_b - mean_a
-    share = n_b / n
-    return n, mean_a + delta * share, m2_a + m2_b + delta * delta * n_a * share
-
-
-@triton.jit
-def reduce_by_functions(x_ptr, y_ptr, M: tl.constexpr, N: tl.constexpr):
-    x = tl.load(x_ptr + tl.arange(0, M)[:, None] * N + tl.arange(0, N)[None, :])
-    count, mean, m2 = tl.reduce((x * 0 + 1, x, x * 0), 1, merge)
-    at = tl.arange(0, M)
-    tl.store(y_ptr + at, count)
-    tl.store(y_ptr + M + at, mean)
-    tl.store(y_ptr + 2 * M + at, m2)
-    tl.store(y_ptr + 3 * M + at, tl.reduce(x, 1, take_right))
-    tl.store(y_ptr + 4 * M + tl.arange(0, N), tl.reduce(x, 0, take_right))
-    last = tl.reduce(x, 1, take_right, keep_dims=True)
-    tl.store(y_ptr + 4 * M + N + at[:, None], last)
-    tl.store(y_ptr + 5 * M + N + at, tl.reduce(x, 1, plus))
-
-
-def test_reduction_by_a_function_takes_blocks_in_order() -> None:
-    m, n = 4, 1024
-    x = np.random.default_rng(7).random((m, n), dtype=np.float32) + 1
-    y = torch.empty(6 * m + n)
-    with StrictInterpreter():
-        reduce_by_functions[(1,)](as_torch(x), y, M=m, N=n)
-    count, mean, m2, last = y[: 4 * m].numpy().reshape(4, m)
-    assert count.tolist() == [n] * m
-    np.testing.assert_allclose(mean, x.mean(1, dtype=np.float64), rtol=1e-6)
-    np.testing.assert_allclose(m2 / n, x.var(1, dtype=np.float64), rtol=1e-5)
-    # Associative, not commutative: the order of the elements shows.
-    np.testing.assert_array_equal(last, x[:, -1])
-    np.testing.assert_array_equal(y[4 * m : 4 * m + n].numpy(), x[-1])
-    np.testing.assert_array_equal(y[4 * m + n : 5 * m + n].numpy(), x[:, -1])
-    while x.shape[1] > 1:
-        x = x[:, 0::2] + x[:, 1::2]
-    np.testing.assert_array_equal(y[5 * m + n :].numpy(), x[:, 0])
 
 
 # --- undefined lanes -----------------------------------------------------------------------------
@@ -455,6 +66,26 @@ def test_lanes_with_other_hold_other() -> None:
     with StrictInterpreter():
         masked_copy[(1,)](x, y, 3, HAS_OTHER=True, BLOCK=8)
     assert y.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+
+
+@triton.jit
+def load_one(x_ptr, y_ptr, n, IS_BLOCK: tl.constexpr):
+    if IS_BLOCK:
+        at = tl.arange(0, 1)
+        tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < n, other=0.0))
+    else:
+        tl.store(y_ptr, tl.load(x_ptr, mask=n > 0, other=0.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int32])
+@pytest.mark.parametrize("is_block", [True, False])
+def test_other_of_one_lane_counts_though_it_is_zero(is_block: bool, dtype: torch.dtype) -> None:
+    x, y = torch.ones(2, 1, dtype=dtype)
+    with StrictInterpreter():
+        load_one[(1,)](x, y, 0, IS_BLOCK=is_block)
+        assert y.item() == 0
+        load_one[(1,)](x, y, 1, IS_BLOCK=is_block)
+        assert y.item() == 1
 
 
 @triton.jit
@@ -747,7 +378,7 @@ def test_spans_agree_with_a_byte_map(seed: int) -> None:
     pairs = np.stack([starts, starts + random.integers(0, 24, starts.size)], axis=1).astype(
         np.uint64
     )
-    spans = Spans([pairs[::2], pairs[1::2]])
+    spans = Spans([pairs])
     allowed = np.zeros(400, dtype=bool)
     for start, stop in pairs:
         allowed[start:stop] = True
@@ -759,6 +390,23 @@ def test_spans_agree_with_a_byte_map(seed: int) -> None:
             assert spans.hold(start, start + n_bytes) == (not want[start])
             assert spans.touch(start, start + n_bytes) == allowed[start : start + n_bytes].any()
     assert spans.outside(np.array([2**64 - 1, 2**64 - 8], dtype=np.uint64), 8).all()
+
+
+def test_elements_lie_in_one_tensor() -> None:
+    def pairs(*starts: int) -> np.ndarray:
+        return np.array([[start, start + 8] for start in starts], dtype=np.uint64)
+
+    # 8, 40 and 48 are borders: inside one tensor, between two, and between two that overlap others.
+    spans = Spans([pairs(0, 8), pairs(32), pairs(40), pairs(48), pairs(44)])
+    addresses = np.array([6, 8, 14, 38, 40, 46, 52, 54], dtype=np.uint64)
+    outside = [False, False, True, True, False, False, False, True]
+    assert spans.outside(addresses, 4).tolist() == outside
+    for address, bad in zip(addresses.tolist(), outside, strict=True):
+        assert spans.hold(address, address + 4) != bad
+    assert spans.pairs == [(0, 16), (32, 40), (40, 56)]
+    # A block may run over a border, if none of its elements does.
+    assert not spans.hold(36, 44)
+    assert not spans.outside(np.array([36, 40], dtype=np.uint64), 4).any()
 
 
 def test_address_is_owned_by_the_region_that_starts_there_else_the_nearest() -> None:
@@ -788,20 +436,11 @@ def test_region_of_another_form_is_refused() -> None:
 
 
 @triton.jit
-def count_steps(y_ptr, n, step, BLOCK: tl.constexpr):
+def count_steps(y_ptr, n, BLOCK: tl.constexpr):
     steps = 0
     for _i in range(0, n, BLOCK):
         steps += 1
-    for _i in tl.range(n, 0, -step):
-        steps += 100
     tl.store(y_ptr, steps)
-
-
-def test_range_takes_run_time_bounds() -> None:
-    y = torch.zeros(1, dtype=torch.int32)
-    with StrictInterpreter():
-        count_steps[(1,)](y, 1000, 300, BLOCK=256)
-    assert y.item() == 404
 
 
 @triton.jit
@@ -858,6 +497,10 @@ def patched_state() -> dict[tuple[str, str], object]:
         "executor": stock.GridExecutor,
         "function": stock.InterpretedFunction,
         "scope": stock._LangPatchScope,
+        "rewriter": stock.FunctionRewriter,
+        "semantic": type(stock.interpreter_semantic),
+        "autotuner": Autotuner,
+        "cuda": torch.cuda,
     }
     state = {
         (label, name): value
@@ -884,8 +527,10 @@ def test_leaving_puts_everything_back() -> None:
     with StrictInterpreter():
         fail_after_sum[(1,)](x)
     before = patched_state()
+    stock_kernel = fail_after_sum.rewrite()
     with StrictInterpreter(regions=regions) as strict:
         inside = patched_state()
+        assert fail_after_sum.rewrite() is not stock_kernel
         with pytest.raises(OutOfBounds):
             fail_after_sum[(1,)](x)
         # Between launches, triton.language is Triton's own.
@@ -896,7 +541,9 @@ def test_leaving_puts_everything_back() -> None:
     changed = {key for key in before if before[key] is not inside[key]}
     assert not hasattr(stock.interpreter_builder, "strict")
     assert {("the builder", "class"), ("the builder", "options")} <= changed
-    assert ("executor", "__call__") in changed
+    assert {("executor", "__call__"), ("autotuner", "run"), ("cuda", "device")} <= changed
+    assert {("stock", "_patch_lang_core"), ("rewriter", "ast_transformer")} <= changed
+    assert fail_after_sum.rewrite() is stock_kernel
 
 
 def test_kernel_errors_stay_triton_errors() -> None:
@@ -909,10 +556,16 @@ def other_without_mask(x_ptr):
     tl.load(x_ptr, other=0.0)
 
 
+@triton.jit
+def narrow(x_ptr, y_ptr):
+    at = tl.arange(0, 8)
+    x = tl.load(x_ptr + at)
+    tl.store(y_ptr + at, (x * x / (x - x)).to(tl.float16))
+
+
 def test_overflow_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
-    x = torch.full((1 << 16,), 3e38)
     with StrictInterpreter():
-        convert[(1,)](x, torch.empty(1 << 16, dtype=torch.float16), BLOCK=1 << 16)
+        narrow[(1,)](torch.full((8,), 3e38), torch.empty(8, dtype=torch.float16))
     assert not recwarn.list
 
 
@@ -929,8 +582,8 @@ def test_one_context_serves_many_times() -> None:
     y = torch.zeros(1, dtype=torch.int32)
     for _ in range(3):
         with strict:
-            count_steps[(1,)](y, 1000, 300, BLOCK=256)
-    assert y.item() == 404
+            count_steps[(1,)](y, 1000, BLOCK=256)
+    assert y.item() == 4
 
 
 def test_compiling_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

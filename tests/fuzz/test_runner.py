@@ -422,7 +422,7 @@ if __name__ == "__main__":
 
 def test_limits_grow_with_runs_and_size() -> None:
     small, wide = case_of("right", rows=4, cols=200), case_of("right", rows=64, cols=65537)
-    for device, (shortest, longest) in {"cpu": (20, 21), "cuda": (45, 46)}.items():
+    for device, (shortest, longest) in {"cpu": (60, 61), "cuda": (45, 46)}.items():
         limits = LIMITS[device]
         assert shortest <= limits.of(expand(small)) <= longest
         assert limits.of(expand(wide)) > limits.of(expand(small))

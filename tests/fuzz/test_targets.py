@@ -10,16 +10,9 @@ import torch
 
 from fuzz import builtin
 from fuzz.case import Launch
+from fuzz.declaration import UNKNOWN_LAUNCH
 from fuzz.spec import ArgSpec, FlagSpec, OutputSpec, Refusal, TargetSpec
-from fuzz.targets import (
-    UNKNOWN_LAUNCH,
-    Target,
-    TargetError,
-    builtin_names,
-    load,
-    load_all,
-    target,
-)
+from fuzz.targets import Target, TargetError, builtin_names, load, load_all, target
 from oracle.arithmetic import Arithmetic
 
 HEAD = "import torch\nfrom fuzz.targets import target\n"
@@ -85,6 +78,9 @@ def test_target_spec_covers_the_whole_vocabulary() -> None:
         blocks=(64,),
         fp_fusion=(True, False),
         weight_offset=(1.0, 0.5),
+        owns_storage=("z",),
+        reads_after_atomics=True,
+        repeatable=False,
     )
     def everything(  # type: ignore[no-untyped-def]
         x,
@@ -135,6 +131,9 @@ def test_target_spec_covers_the_whole_vocabulary() -> None:
     assert spec.refuses == (refusal,)
     assert spec.devices == ("cuda",)
     assert spec.launch.fp_fusion == (True, False)
+    assert {n for n, a in args.items() if a.owns_storage} == {"z"}
+    assert spec.reads_after_atomics
+    assert not spec.repeatable
 
 
 def test_target_statistics_of_ungrouped_kernels_have_a_row_each() -> None:
@@ -377,3 +376,11 @@ def test_load_tells_why_a_built_in_target_cannot_be_had(monkeypatch: pytest.Monk
     monkeypatch.setitem(builtin.TARGETS, "broken", broken)
     with pytest.raises(TargetError, match=r"(?s)'broken' cannot be imported.*no such kernel"):
         load("broken")
+
+
+def test_target_names_an_argument_that_cannot_own_its_storage() -> None:
+    with pytest.raises(TargetError, match="owns_storage has 'z', must be a tensor argument: x"):
+
+        @target(owns_storage=("z",))
+        def mine(x):  # type: ignore[no-untyped-def]
+            return x

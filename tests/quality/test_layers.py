@@ -19,6 +19,7 @@ TORCH_FREE = (
     "fuzz.checks",
     "fuzz.cli",
     "fuzz.inputs",
+    "fuzz.power.job",
     "fuzz.relations",
     "fuzz.report",
     "fuzz.runner",
