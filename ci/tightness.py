@@ -74,7 +74,7 @@ class Bench:
 
     def __init__(self, n_rows: int, n_cols: int, dtype: str, mean: float, seed: int) -> None:
         fmt = FORMATS[dtype]
-        self.dtype, self.arithmetic = dtype, Arithmetic()
+        self.dtype, self.arithmetic = dtype, Arithmetic(uniform=True)
         how = How(order=Order(min(THREADS, 1 << (n_cols - 1).bit_length())))
         self.problem = Problem(
             x=round_to(bell(seed, n_rows, n_cols) + mean, fmt),

@@ -7,6 +7,7 @@ target alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fuzz.case import Launch
@@ -50,6 +51,9 @@ WHOLE_ROW_BLOCKS = tuple(2**k for k in range(18))
 
 WHOLE_ROW_WARPS = (16, 32)
 """Fewer would spill on the widest rows and compile for seconds; the defaults have fewer."""
+
+_OURS = Arithmetic(uniform=True)
+"""What this project's kernels promise: every product that a reduction adds is rounded by itself."""
 
 _X = ArgSpec("x", strided=True)
 _WEIGHT = ArgSpec("weight", shape="cols", optional=True)
@@ -148,7 +152,7 @@ def _layer_norm() -> Built:
         name="layer_norm",
         args=(_X, _WEIGHT, _BIAS, _out("x")),
         outputs=(_Y,),
-        arithmetic=Arithmetic(),
+        arithmetic=_OURS,
         launch=_blocked(),
         refuses=(*_REFUSES, *_wrong()),
         description="Layer norm over the last dim, in column blocks",
@@ -175,7 +179,7 @@ def _native_layer_norm() -> Built:
         name="native_layer_norm",
         args=(_X, _WEIGHT, _BIAS, _out("x")),
         outputs=(_Y, *_statistics("rows_keepdim")),
-        arithmetic=Arithmetic(reused=("mean", "rstd")),
+        arithmetic=replace(_OURS, reused=("mean", "rstd")),
         launch=_blocked(),
         space=Space(max_normalized_dims=3),
         refuses=(
@@ -230,7 +234,7 @@ def _layer_norm_residual() -> Built:
         ),
         outputs=(_Y, OutputSpec("sum", given_as="sum_out")),
         # The sum is rounded as it is stored, the statistics read it before: it is not reused.
-        arithmetic=Arithmetic(),
+        arithmetic=_OURS,
         flags=(FlagSpec("return_sum", (True, False)),),
         launch=_blocked(),
         refuses=(
@@ -262,7 +266,7 @@ def _triton_layer_norm() -> Built:
         name="triton_layer_norm",
         args=(_X, _WEIGHT, _BIAS, _out("x")),
         outputs=(_Y,),
-        arithmetic=Arithmetic(),
+        arithmetic=_OURS,
         launch=LaunchSpace(
             blocks=WHOLE_ROW_BLOCKS,
             num_warps=WHOLE_ROW_WARPS,
@@ -300,7 +304,7 @@ def _layernorm_fn() -> Built:
         name="layernorm_fn",
         args=(_X, _WEIGHT, _BIAS, _Z, _out("x", "z")),
         outputs=(_Y, *_statistics("groups")),
-        arithmetic=Arithmetic(reused=("mean", "rstd")),
+        arithmetic=replace(_OURS, reused=("mean", "rstd")),
         flags=(
             FlagSpec("group_size", (None,)),
             FlagSpec("norm_before_gate", (True, False)),
@@ -334,7 +338,7 @@ def _rmsnorm_fn() -> Built:
         name="rmsnorm_fn",
         args=(_X, _WEIGHT, _BIAS, _Z, _out("x", "z")),
         outputs=(_Y,),
-        arithmetic=Arithmetic(),
+        arithmetic=_OURS,
         flags=(
             FlagSpec("group_size", (None,)),
             FlagSpec("norm_before_gate", (True, False)),
@@ -376,7 +380,7 @@ def _fused_bias_layer_norm() -> Built:
         name="fused_bias_layer_norm",
         args=(_X, _INPUT_BIAS, _WEIGHT, _BIAS, _out("x")),
         outputs=(_Y,),
-        arithmetic=Arithmetic(),
+        arithmetic=_OURS,
         launch=_blocked(),
         refuses=(
             *_REFUSES,

@@ -14,6 +14,21 @@ SMALLEST_NORMAL = tl.constexpr(2.0**-126)  # of fp32
 
 
 @triton.jit
+def product(
+    left,  # fp32
+    right,  # fp32
+):
+    """left * right, rounded by itself.
+
+    A plain product may be fused with the first sum of a reduction, where each lane of a warp adds
+    its own product exactly to its neighbour's rounded one: the lanes then hold sums that differ in
+    their last bits, and the columns of a row are scaled by other values than the one that is
+    stored. A sum with 0 is fused already.
+    """
+    return tl.fma(left, right, 0.0)
+
+
+@triton.jit
 def row_offset(
     row,  # int64: which row, counted over all leading dims
     size_1,  # int: size of the leading dim after the outermost, if there is one
@@ -47,7 +62,7 @@ def load_input(
         value += tl.load(residual_ptr + cols, mask=mask, other=0.0).to(tl.float32)
     if z_ptr is not None:
         z = tl.load(z_ptr + cols, mask=mask, other=0.0).to(tl.float32)
-        value *= z * tl.sigmoid(z)
+        value = product(value, z * tl.sigmoid(z))
     return value
 
 
@@ -91,7 +106,7 @@ def block_statistics(
         mean = mean_of(tl.sum(value), n_cols)
     # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
     centred = tl.where(mask, value - mean, 0.0)
-    return mean, inverse_std(tl.sum(centred * centred) / n_cols, eps)
+    return mean, inverse_std(tl.sum(product(centred, centred)) / n_cols, eps)
 
 
 @triton.jit
@@ -128,7 +143,7 @@ def row_statistics(
         value = load_input(x_ptr, input_bias_ptr, residual_ptr, z_ptr, cols, mask)
         # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
         centred = tl.where(mask, value - mean, 0.0)
-        squares += centred * centred
+        squares += product(centred, centred)
         start += BLOCK
     return mean, inverse_std(tl.sum(squares) / n_cols, eps)
 

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ln_kernels import rows
-from ln_kernels.blocks import inverse_std, mean_of, row_offset
+from ln_kernels.blocks import inverse_std, mean_of, product, row_offset
 from ln_kernels.launch import MAX_BLOCK, LaunchConfig, on_device_of, whole_row_launch
 
 
@@ -35,7 +35,7 @@ def _whole_row_layer_norm_kernel(
     mean = mean_of(tl.sum(x), n_cols)
     # Padded lanes hold 0 - mean after the subtraction: they must not reach the variance.
     centred = tl.where(mask, x - mean, 0.0)
-    variance = tl.sum(centred * centred) / n_cols
+    variance = tl.sum(product(centred, centred)) / n_cols
     y = centred * inverse_std(variance, eps)
     if weight_ptr is not None:
         y *= tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)

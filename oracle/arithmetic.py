@@ -62,8 +62,10 @@ class Arithmetic:
     exp_error: float = 8.0
     # Approximate roots flush subnormal arguments to zero.
     flush_to_zero: bool = True
-    # All columns of a row, or of a group, are normalized with the same bits of mean and rstd.
-    uniform: bool = True
+    # All columns of a row, or of a group, are normalized with the same bits of mean and rstd. Not
+    # so where a reduction's first sum is fused with the products it adds, as a GPU's compiler may:
+    # each lane then holds a sum of its own.
+    uniform: bool = False
 
     def rounding(self, point: RoundingPoint) -> str | None:
         """The format that ``point`` is rounded to, or None where it stays in compute format."""

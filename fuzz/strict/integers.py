@@ -13,7 +13,8 @@ def truncated(numbers: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Convert floats to integers: toward zero, and to the nearest limit where they do not fit.
 
     As PTX's ``cvt.rzi``, which has no 8-bit form: those keep the low byte of 16 bits. A NaN becomes
-    0, in 64 bits the most negative number. Stock: whatever the CPU's instruction gives.
+    0, and the top bit alone where either side has 64 bits. Stock: whatever the CPU's instruction
+    gives.
     """
     wide = np.dtype(f"{dtype.kind}2") if dtype.itemsize == 1 else dtype
     limits = np.iinfo(wide)
@@ -24,8 +25,9 @@ def truncated(numbers: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     result = np.where(too_high | too_low | nan, 0, numbers).astype(wide)
     result = np.where(too_high, wide.type(limits.max), result)
     result = np.where(too_low, wide.type(limits.min), result)
-    if wide.itemsize == 8:
-        result = np.where(nan, np.uint64(1 << 63).astype(wide), result)
+    if wide.itemsize == 8 or numbers.dtype == np.float64:
+        top_bit = np.uint64(1 << (8 * wide.itemsize - 1)).astype(wide)
+        result = np.where(nan, top_bit, result)
     return result.astype(dtype)
 
 

@@ -35,8 +35,10 @@ def reduce(self: Any, input: tuple[Any, ...]) -> Any:
             return _extreme(self, tensor, np.fmin, prefers=-0.0)
     arrays = [_reduced_axis_last(self, tensor) for tensor in input]
     while arrays[0].shape[-1] > 1:
-        # Neighbours with neighbours, so that a combine function need be associative only.
-        left, right = [a[..., 0::2] for a in arrays], [a[..., 1::2] for a in arrays]
+        # Far ones with far ones, as the lanes of a warp: compiled reductions do not keep the order
+        # of the elements, and a combine function that does not commute is wrong there too.
+        half = arrays[0].shape[-1] // 2
+        left, right = [a[..., :half] for a in arrays], [a[..., half:] for a in arrays]
         arrays = _combined(self, input, left, right)
     return [_reduced(self, a, t) for a, t in zip(arrays, input, strict=True)]
 

@@ -73,7 +73,7 @@ MEMORY_FAULTS = (
         "weight_ptr += pid * n_cols",
         "more than one row: the offset is that of a group of all rows",
         check="no_out_of_bounds",
-        on_gpu=VALUES,
+        on_gpu=("no_undefined_lanes", "repeatable", *VALUES),
     ),
     MemoryFault(
         "int32_wrap",

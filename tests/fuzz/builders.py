@@ -50,7 +50,7 @@ LAYER_NORM = TargetSpec(
     "layer_norm",
     args=(_X, _WEIGHT, _BIAS, _out("x")),
     outputs=(_Y,),
-    arithmetic=Arithmetic(),
+    arithmetic=Arithmetic(uniform=True),
     launch=LaunchSpace(blocks=BLOCKS, num_warps=(1, 4, 8), fp_fusion=(True, False)),
     refuses=(
         Refusal("n_cols_zero", "ValueError", "n_cols"),
@@ -72,7 +72,7 @@ NATIVE = TargetSpec(
         OutputSpec("mean", "rows_keepdim", "float32"),
         OutputSpec("rstd", "rows_keepdim", "float32"),
     ),
-    arithmetic=Arithmetic(reused=("mean", "rstd")),
+    arithmetic=Arithmetic(uniform=True, reused=("mean", "rstd")),
     launch=LAYER_NORM.launch,
     space=Space(max_normalized_dims=3),
 )
@@ -90,6 +90,7 @@ RESIDUAL = TargetSpec(
     ),
     outputs=(_Y, OutputSpec("sum", given_as="sum_out")),
     arithmetic=Arithmetic(
+        uniform=True,
         roundings=(("sum", "x"),),
         mean_reads="stored",
         variance_reads="stored",
@@ -114,7 +115,7 @@ GATED = TargetSpec(
         OutputSpec("mean", "groups", "float32"),
         OutputSpec("rstd", "groups", "float32"),
     ),
-    arithmetic=Arithmetic(reused=("mean", "rstd")),
+    arithmetic=Arithmetic(uniform=True, reused=("mean", "rstd")),
     flags=(
         FlagSpec("group_size", (None,)),
         FlagSpec("norm_before_gate", (True, False)),

@@ -85,7 +85,7 @@ def test_rows_of_no_statistics_at_all_are_told() -> None:
 
 def test_groups_of_an_rms_norm_are_told_by_their_rstd() -> None:
     flags = {"group_size": 200, "is_rms_norm": True}
-    spec = replace(GATED, arithmetic=Arithmetic(), outputs=GATED.outputs[:1])
+    spec = replace(GATED, arithmetic=Arithmetic(uniform=True), outputs=GATED.outputs[:1])
     case = make_case(spec, (2, 3, 400), absent=("out", "weight", "bias", "z"), flags=flags)
     # The second group of row (1, 2), in the second half of its columns.
     fault = in_every_run(1.0 + 1e-6, (1, 2, slice(300, None)))

@@ -83,8 +83,19 @@ def resources(kernel: Any, arch: int) -> dict[str, int]:
         "spilled_bytes": int(re.search(r"(\d+) bytes spill stores", said)[1]),
         "registers": int(re.search(r"Used (\d+) registers", said)[1]),
         "wide_loads": len(re.findall(r"ld\.global\S*\.v4", kernel.asm["ptx"])),
-        "fma": len(re.findall(r"\bfma\.rn", kernel.asm["ptx"])),
+        # Those that add 0 round a product by itself: they are the source's own.
+        "fma": len(re.findall(r"\bfma\.rn(?!.*, 0f00000000;)", kernel.asm["ptx"])),
     }
+
+
+def fused_with_neighbours(ptx: str) -> int:
+    """How many products are fused with a value that comes from another lane of the warp."""
+    received = set(re.findall(r"shfl\.sync\.\S+\s+(%\w+?)(?:\||,)", ptx))
+    # Floats may be moved to a register of another kind first.
+    moved = re.findall(r"mov\.b32\s+(%\w+), (%\w+);", ptx)
+    received |= {to for to, source in moved if source in received}
+    fused = re.findall(r"fma\.rn\.f32\s+%\w+, (%\w+), (%\w+), (%\w+);", ptx)
+    return sum(bool(received & set(operands)) for operands in fused)
 
 
 def calls_of(x: torch.Tensor, w: torch.Tensor, **options: Any) -> dict[str, Any]:
@@ -144,6 +155,24 @@ def main() -> dict[str, Any]:
         launch = LaunchConfig(4096, 8, fp_fusion=fusion)
         found = [compile_calls(cuda, call)[0] for call in calls_of(x, w, launch=launch).values()]
         result["fma"][str(fusion)] = [resources(kernel, cuda.arch)["fma"] for kernel in found]
+    # One element a thread: the products meet those of other lanes at once.
+    narrow = calls_of(torch.empty(4, 32), torch.empty(32), launch=LaunchConfig(32, 1))
+    narrow |= {
+        f"gated, then {name}": lambda rms=name == "rms": ln_kernels.layernorm_fn(
+            torch.empty(4, 32),
+            None,
+            None,
+            z=torch.empty(4, 32),
+            norm_before_gate=False,
+            is_rms_norm=rms,
+            launch=LaunchConfig(32, 1),
+        )
+        for name in ("layer", "rms")
+    }
+    result["fused_with_neighbours"] = {
+        name: fused_with_neighbours(compile_calls(cuda, call)[0].asm["ptx"])
+        for name, call in narrow.items()
+    }
     result["kernels_for_any_row_count"] = len(
         compile_calls(
             cuda,

@@ -48,8 +48,14 @@ def test_kernels_load_16_bytes_at_once_where_all_is_aligned(compiled):
 
 
 def test_launch_config_turns_fma_off(compiled):
-    assert min(compiled["fma"]["True"]) > 0
+    assert sum(compiled["fma"]["True"]) > 0
     assert max(compiled["fma"]["False"]) == 0
+
+
+def test_lanes_of_a_warp_sum_the_same_products(compiled):
+    found = compiled["fused_with_neighbours"]
+    assert found == dict.fromkeys(found, 0)
+    assert len(found) == 9
 
 
 def test_kernels_are_not_compiled_again_for_other_row_counts(compiled):

@@ -26,7 +26,7 @@ from tests.oracle.rows import bell, rows_of, signs, uniform
 FP32, FP16 = FORMATS["float32"], FORMATS["float16"]
 Q = FP32.quantum
 WIDTHS = (1, 2, 3, 64, 1000, 8192)
-PLAIN = Arithmetic()
+PLAIN = Arithmetic(uniform=True)
 
 
 def f32(value: Any) -> F64:
@@ -154,6 +154,7 @@ def draw_problem(d: Draw) -> tuple[Problem, Arithmetic, str]:
         if d.chance(15)
     )
     arithmetic = Arithmetic(
+        uniform=True,
         variance=d.choice(("two_pass", "one_pass")),
         roundings=points,
         div_error=d.choice((1.0, 4.0)),
@@ -247,7 +248,7 @@ def product_with_the_gate_that_underflows() -> Rows:
 
 
 def inexact_gate() -> Rows:
-    return pushed(ROW, "gate", z=-20.0, arithmetic=Arithmetic(exp_error=512.0))
+    return pushed(ROW, "gate", z=-20.0, arithmetic=Arithmetic(uniform=True, exp_error=512.0))
 
 
 def gate_that_vanishes() -> Rows:
@@ -256,7 +257,7 @@ def gate_that_vanishes() -> Rows:
 
 
 def rounded_before_the_gate() -> Rows:
-    arithmetic = Arithmetic(roundings=(("scaled", "bfloat16"),))
+    arithmetic = Arithmetic(uniform=True, roundings=(("scaled", "bfloat16"),))
     return pushed(ROW, z=1.0 + uniform(5, 256), arithmetic=arithmetic)
 
 
@@ -273,7 +274,7 @@ def product_with_the_weight_that_underflows() -> Rows:
 
 
 def rounded_before_the_weight() -> Rows:
-    arithmetic = Arithmetic(roundings=(("x_hat", "bfloat16"),))
+    arithmetic = Arithmetic(uniform=True, roundings=(("x_hat", "bfloat16"),))
     return pushed(ROW, weight=bell(4, 256), arithmetic=arithmetic)
 
 
@@ -282,7 +283,7 @@ def quotient() -> Rows:
 
 
 def rounded_product_with_rstd() -> Rows:
-    return pushed(ROW, arithmetic=Arithmetic(div_error=0.0), is_rms_norm=True)
+    return pushed(ROW, arithmetic=Arithmetic(uniform=True, div_error=0.0), is_rms_norm=True)
 
 
 def product_with_rstd_that_underflows() -> Rows:
@@ -296,14 +297,14 @@ def rounded_difference() -> Rows:
 
 def quotients_that_say_nothing() -> Rows:
     arithmetic = Arithmetic(
-        compute="bfloat16", variance="one_pass", div_error=300.0, reused=("rstd",)
+        uniform=True, compute="bfloat16", variance="one_pass", div_error=300.0, reused=("rstd",)
     )
     x = round_to(ROW, FORMATS["bfloat16"])
     return pushed(x, arithmetic=arithmetic, dtype="bfloat16", seen={"rstd": np.ones((1, 1))})
 
 
 def inexact_elements() -> Rows:
-    arithmetic = Arithmetic(exp_error=512.0)
+    arithmetic = Arithmetic(uniform=True, exp_error=512.0)
     return pushed(ROW, "s", z=-20.0, norm_before_gate=False, arithmetic=arithmetic)
 
 
@@ -559,7 +560,7 @@ def test_stretch_is_how_far_the_bounds_are_exceeded(is_rms_norm: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "arithmetic", [Arithmetic(variance="welford"), Arithmetic(uniform=False)], ids=str
+    "arithmetic", [Arithmetic(uniform=True, variance="welford"), Arithmetic(uniform=False)], ids=str
 )
 def test_kernels_of_several_statistics_are_not_judged(arithmetic: Arithmetic) -> None:
     problem = plain_problem(f32(bell(2, 4, 1000) + 100.0))
@@ -573,9 +574,9 @@ def test_statistics_that_are_known_leave_nothing_to_judge(dtype: str) -> None:
     problem = plain_problem(f32(bell(2, 64, 1000)))
     seen = run(problem, PLAIN, How(order=Order(32)))
     y = round_to(seen["y"], FORMATS[dtype])
-    arithmetic = Arithmetic(reused=("mean", "rstd"))
+    arithmetic = Arithmetic(uniform=True, reused=("mean", "rstd"))
     assert judged(rows_for(problem, y, dtype, arithmetic, seen)) == 0
-    half = Arithmetic(reused=("mean",))
+    half = Arithmetic(uniform=True, reused=("mean",))
     assert judged(rows_for(problem, y, dtype, half, seen)) > 20
 
 
