@@ -55,6 +55,9 @@ WHOLE_ROW_WARPS = (16, 32)
 _OURS = Arithmetic(uniform=True)
 """What this project's kernels promise: every product that a reduction adds is rounded by itself."""
 
+_SPACE = Space(max_rank=6)
+"""Five leading dims are one more than a kernel walks by itself."""
+
 _X = ArgSpec("x", strided=True)
 _WEIGHT = ArgSpec("weight", shape="cols", optional=True)
 _BIAS = ArgSpec("bias", shape="cols", optional=True)
@@ -153,6 +156,7 @@ def _layer_norm() -> Built:
         args=(_X, _WEIGHT, _BIAS, _out("x")),
         outputs=(_Y,),
         arithmetic=_OURS,
+        space=_SPACE,
         launch=_blocked(),
         refuses=(*_REFUSES, *_wrong()),
         description="Layer norm over the last dim, in column blocks",
@@ -181,7 +185,7 @@ def _native_layer_norm() -> Built:
         outputs=(_Y, *_statistics("rows_keepdim")),
         arithmetic=replace(_OURS, reused=("mean", "rstd")),
         launch=_blocked(),
-        space=Space(max_normalized_dims=3),
+        space=replace(_SPACE, max_normalized_dims=3),
         refuses=(
             # The shape that is to be normalized is looked at first.
             *(r for r in _REFUSES if r.name != "x_zero_dim"),
@@ -235,6 +239,7 @@ def _layer_norm_residual() -> Built:
         outputs=(_Y, OutputSpec("sum", given_as="sum_out")),
         # The sum is rounded as it is stored, the statistics read it before: it is not reused.
         arithmetic=_OURS,
+        space=_SPACE,
         flags=(FlagSpec("return_sum", (True, False)),),
         launch=_blocked(),
         refuses=(
@@ -267,6 +272,7 @@ def _triton_layer_norm() -> Built:
         args=(_X, _WEIGHT, _BIAS, _out("x")),
         outputs=(_Y,),
         arithmetic=_OURS,
+        space=_SPACE,
         launch=LaunchSpace(
             blocks=WHOLE_ROW_BLOCKS,
             num_warps=WHOLE_ROW_WARPS,
@@ -305,6 +311,7 @@ def _layernorm_fn() -> Built:
         args=(_X, _WEIGHT, _BIAS, _Z, _out("x", "z")),
         outputs=(_Y, *_statistics("groups")),
         arithmetic=replace(_OURS, reused=("mean", "rstd")),
+        space=_SPACE,
         flags=(
             FlagSpec("group_size", (None,)),
             FlagSpec("norm_before_gate", (True, False)),
@@ -339,6 +346,7 @@ def _rmsnorm_fn() -> Built:
         args=(_X, _WEIGHT, _BIAS, _Z, _out("x", "z")),
         outputs=(_Y,),
         arithmetic=_OURS,
+        space=_SPACE,
         flags=(
             FlagSpec("group_size", (None,)),
             FlagSpec("norm_before_gate", (True, False)),
@@ -381,6 +389,7 @@ def _fused_bias_layer_norm() -> Built:
         args=(_X, _INPUT_BIAS, _WEIGHT, _BIAS, _out("x")),
         outputs=(_Y,),
         arithmetic=_OURS,
+        space=_SPACE,
         launch=_blocked(),
         refuses=(
             *_REFUSES,

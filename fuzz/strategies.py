@@ -41,7 +41,8 @@ __all__ = [
     "features",
 ]
 
-_REFUSAL_SHARE = 0.03
+# A target refuses up to ten things: each is seen once in two hundred cases.
+_REFUSAL_SHARE = 0.05
 # A valid case can as a rule be spoiled in the way that is asked for; some lack the tensor.
 _REFUSAL_ATTEMPTS = 200
 

@@ -9,6 +9,7 @@ from fuzz.relations import RELATIONS
 from fuzz.space.budget import USUAL_SHARE, Budget
 from fuzz.space.choices import Chooser, Table
 from fuzz.space.layouts import (
+    DEEP,
     contiguous_dims,
     draw_layout,
     draw_leading,
@@ -19,14 +20,16 @@ from fuzz.space.recipes import EPS, fixed_recipes, plant, recipes_of
 from fuzz.space.widths import Width, WidthPlan
 from fuzz.spec import ArgSpec, FlagValue, TargetSpec
 
-_RANKS = {1: 7, 2: 32, 3: 31, 4: 18, 5: 12}
+_RANKS = {1: 7, 2: 31, 3: 29, 4: 17, 5: 10, 6: 6}
 _NORMALIZED_DIMS = {1: 4, 2: 3, 3: 3}
 _RARE = 1
 
 _ROWS = Table((10, (1, 1)), (42, (2, 4)), (34, (5, 16)), (11, (17, 64)), (3, (65, 512)))
 # CUDA caps all but the first dimension of a grid at 65535. Some are lost to leading dims.
-_MANY_ROWS = (66_000, 70_000)
+MANY_ROWS = (66_000, 70_000)
 _MANY_ROWS_SHARE = 0.004
+# Of the shapes that have so many leading dims: none of them of one element.
+_DEEP_SHARE = 0.8
 _EMPTY_SHARE = 0.04
 _EMPTY_ROWS = 6
 
@@ -80,11 +83,13 @@ class CasePlan:
         allowed = [entry for entry in EPS.entries if entry[1] >= least]
         return Table(*allowed) if allowed else Table((1, least))
 
-    def draw(self, chooser: Chooser) -> Case:
-        """One case."""
+    def draw(self, chooser: Chooser, *, many_rows: bool = False) -> Case:
+        """One case; of more rows than CUDA's other grid dimensions hold, if the budget has them."""
         dtype = chooser.any_of(self._dtypes)
         normalized_ndim, rank = chooser.draw(self._dims)
-        leading, width = self._draw_rows(chooser, dtype, rank - normalized_ndim)
+        leading, width = self._draw_rows(
+            chooser, dtype, rank - normalized_ndim, 1.0 if many_rows else _MANY_ROWS_SHARE
+        )
         shape = leading + draw_normalized(chooser, normalized_ndim, width.n_cols)
         case = Case(
             target=self._spec.name,
@@ -118,7 +123,7 @@ class CasePlan:
     # --- shapes ----------------------------------------------------------------------------------
 
     def _draw_rows(
-        self, chooser: Chooser, dtype: str, n_dims: int
+        self, chooser: Chooser, dtype: str, n_dims: int, many_rows_share: float
     ) -> tuple[tuple[int, ...], Width]:
         """The leading dims, and the rows' width."""
         budget, fixed = self._budget, self._fixed
@@ -131,11 +136,11 @@ class CasePlan:
         if n_dims == 0:
             return (), self._widths.draw(chooser, dtype)
         if (
-            budget.max_programs >= _MANY_ROWS[1]
+            budget.max_programs >= MANY_ROWS[1]
             and not {"n_cols", "group_size"} & fixed.keys()
-            and chooser.chance(_MANY_ROWS_SHARE)
+            and chooser.chance(many_rows_share)
         ):
-            n_rows = chooser.between(*_MANY_ROWS)
+            n_rows = chooser.between(*MANY_ROWS)
             width = self._widths.draw(chooser, dtype, rows=n_rows)
             return draw_leading(chooser, n_dims, n_rows), width
         width = self._widths.draw(chooser, dtype)
@@ -151,6 +156,8 @@ class CasePlan:
             ),
             1,
         )
+        if n_dims >= DEEP and most >= 2**n_dims and chooser.chance(_DEEP_SHARE):
+            return (2,) * n_dims, width
         low, high = chooser.draw(_ROWS)
         n_rows = chooser.between(min(low, most), min(high, most))
         return draw_leading(chooser, n_dims, n_rows), width

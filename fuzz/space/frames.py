@@ -29,6 +29,12 @@ SPECIALISED = 16
 _ROWS = Table((40, (2, 4)), (40, (5, 16)), (16, (17, 64)), (4, (65, 512)))
 _ATTEMPTS = 4
 
+GRID_LIMIT = 65_535
+"""Programs of a CUDA grid's second and third dimension."""
+
+# One of a campaign's frames has so many rows that one of these can be too small for them.
+_MANY_ROWS_FRAME = 0
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -54,8 +60,12 @@ class FramedPlan:
 
     def _draw_frame(self, number: int) -> Case:
         name = f"{self._frames.seed}/{self._spec.name}/{number}"
-        digest = hashlib.sha256(name.encode()).digest()
-        return self._plan.draw(Chooser(int.from_bytes(digest[:16], "big")))
+        chooser = Chooser(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big"))
+        if number != _MANY_ROWS_FRAME:
+            return self._plan.draw(chooser)
+        # A case of rank 1 has one row, and leading dims may lose some.
+        drawn = (self._plan.draw(chooser, many_rows=True) for _ in range(4 * _ATTEMPTS))
+        return max(drawn, key=lambda case: case.n_rows)
 
     def _with_width(self, frame: Case, chooser: Chooser) -> Case:
         """Another width of each group, of the same residue and in the same number of blocks."""
@@ -94,7 +104,7 @@ class FramedPlan:
 
     def _with_rows(self, case: Case, chooser: Chooser) -> Case:
         """Other sizes of the leading dims that have more than one."""
-        if "n_rows" in dict(self._spec.space.fixed):
+        if "n_rows" in dict(self._spec.space.fixed) or case.n_rows > GRID_LIMIT:
             return case
         usual = self._budget.max_elements // USUAL_SHARE
         elements = self._budget.max_elements if chooser.below(USUAL_SHARE) == 0 else usual

@@ -31,6 +31,12 @@ _ROW_SLICE_SHARE = 0.25
 _OFFSETS = Table((50, 0), (8, 1), (6, 3), (4, 7), (4, 2), (4, 4), (8, 8), (8, 16), (8, 64))
 _PLAIN_OFFSET_SHARE = 0.2
 
+DEEP = 5
+"""Leading dims of more than one element, beyond what kernels walk by themselves as a rule."""
+
+# Other layouts leave some of so many dims to be walked as one.
+_DEEP_PERMUTED_SHARE = 0.6
+
 _UNIT_STRIDE_SHARE = 0.5
 _SMALL_DIMS = Table((4, 1), (6, 2), (4, 3), (2, 4), (1, 5), (1, 7))
 
@@ -102,6 +108,9 @@ def draw_layout(
         offset = chooser.draw(_OFFSETS) if chooser.chance(_PLAIN_OFFSET_SHARE) else 0
         return contiguous_strides(shape), offset
     kind = chooser.draw(_LAYOUTS)
+    deep = sum(size > 1 for size in shape[: len(shape) - n_contiguous]) >= DEEP
+    if deep and chooser.chance(_DEEP_PERMUTED_SHARE):
+        kind = "permuted"
     features = {kind}
     if kind == "mixed":
         names = ("row_gap", "permuted", "expanded", "outer_gap")

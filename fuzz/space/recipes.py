@@ -125,7 +125,7 @@ EPS = Table(
 
 PLANTS = ("nan", "inf", "-inf")
 
-_PLANT_SHARE = 0.07
+_PLANT_SHARE = 0.12
 _PLANT_IN_X_SHARE = 0.7
 
 

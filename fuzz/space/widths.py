@@ -29,6 +29,9 @@ _DEFAULT_LAUNCH_SHARE = 0.5
 # The two values of the flag are two programs to compile: the usual one takes most cases.
 _FUSION_SHARE = 0.85
 
+# Of the small widths, beyond their even share.
+_LEAST_SHARE = 0.15
+
 _WIDTHS = Table(
     (20, "small"),
     (14, "power_of_2"),
@@ -261,7 +264,8 @@ def draw_width(chooser: Chooser, low: int, high: int, blocks: Sequence[int] = ()
     kind = chooser.draw(_WIDTHS)
     width = None
     if kind == "small" and low <= 16:
-        width = chooser.between(low, min(16, high))
+        # One column has no variance, and code of its own more often than other widths have.
+        width = low if chooser.chance(_LEAST_SHARE) else chooser.between(low, min(16, high))
     elif kind == "power_of_2":
         # Smaller ones have a kind of their own.
         width = _power_of_2(chooser, max(low, 16), high, (-1, 0, 1))

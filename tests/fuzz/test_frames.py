@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fuzz.case import Case, from_json, to_json
+from fuzz.space.frames import GRID_LIMIT
 from fuzz.spec import TargetSpec
 from fuzz.strategies import GPU_BUDGET, Frames, draw_cases
 from tests.fuzz.builders import GATED, LAYER_NORM, RESIDUAL
@@ -56,6 +57,14 @@ def test_frames_give_valid_cases_within_the_budget(spec: TargetSpec) -> None:
         assert case.n_cols % case.group_size == 0
         assert case.programs <= GPU_BUDGET.max_programs
         assert case.n_rows * case.n_cols <= GPU_BUDGET.max_elements
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_have_more_rows_than_a_grid_dimension_holds(spec: TargetSpec, seed: int) -> None:
+    cases = drawn(spec, 150, Frames(seed, 12))
+    assert sum(case.n_rows > GRID_LIMIT for case in cases) >= 5
+    assert sum(case.n_rows > GRID_LIMIT for case in cases) <= 45
 
 
 def test_frames_follow_from_the_campaign_seed() -> None:

@@ -376,8 +376,8 @@ def test_refusals_are_invalid_and_declared(target_name: str, budget_name: str) -
         assert case.n_rows * case.n_cols <= 4096
         with pytest.raises(Invalid):
             check_case(case, spec)
-    expected = 0.03 if spec.refuses else 0.0
-    assert len(invalid) / len(drawn) == pytest.approx(expected, abs=0.01)
+    expected = 0.05 if spec.refuses else 0.0
+    assert len(invalid) / len(drawn) == pytest.approx(expected, abs=0.013)
 
 
 @pytest.mark.parametrize("name", REFUSALS)
@@ -451,7 +451,7 @@ def test_features_of_launch_have_their_share() -> None:
 def test_features_of_plants_are_few() -> None:
     drawn = draw("residual", "interpreter")
     planted = sum(any(t.values and t.values.plants for t in case.tensors) for case in drawn)
-    assert 0.03 < planted / CASES < 0.10
+    assert 0.08 < planted / CASES < 0.15
 
 
 def test_features_see_what_a_case_is() -> None:
