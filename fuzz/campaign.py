@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import multiprocessing
 import os
 import time
 from dataclasses import dataclass, field
@@ -21,9 +20,9 @@ from fuzz.jobs.engine import Claim, Ended, EngineSettings, Found, Report, Stop, 
 from fuzz.jobs.plan import BATCH, Plan
 from fuzz.jobs.setup import Settings, Setup, UsageError, prepare
 from fuzz.jobs.totals import Totals
+from fuzz.process.children import end_child, start_child
 from fuzz.process.interrupts import Interrupts, counting_interrupts
-from fuzz.process.lifecycle import spawning, use_one_thread
-from fuzz.process.mailbox import remove_segments_of
+from fuzz.process.lifecycle import use_one_thread
 from fuzz.store import OUT, Failure
 from fuzz.verdict import Signature
 
@@ -108,12 +107,7 @@ class _Link:
 
     def close(self) -> None:
         """End the process, if it has not ended, and remove what it left."""
-        self.process.join(END_LIMIT if self.ended else 0)
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-        if self.process.pid is not None and self.process.exitcode:
-            remove_segments_of(self.process.pid)
+        end_child(self.process, self.connection, END_LIMIT if self.ended else 0)
 
 
 class _Campaign:
@@ -168,15 +162,7 @@ class _Campaign:
             deadline=None if seconds is None else self._began + seconds,
             sanitizer=sanitizer,
         )
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=engine_main, args=(theirs, told), name=f"ln-fuzz-engine-{number}"
-        )
-        with spawning():
-            process.start()
-        theirs.close()
-        return _Link(number, process, ours)
+        return _Link(number, *start_child(engine_main, told, f"ln-fuzz-engine-{number}"))
 
     def _serve(self, links: list[_Link], interrupts: Interrupts) -> None:
         told_to_stop: float | None = None

@@ -262,7 +262,7 @@ class Memory:
             dtype = str(tensor.dtype).removeprefix("torch.")
             shape = tuple(tensor.shape)
             if home is None or tensor.element_size() not in _WORD:
-                arrays[name] = Array(dtype, shape, _fetch(tensor), poisoned=False)
+                arrays[name] = Array(dtype, shape, fetch(tensor), poisoned=False)
                 continue
             slot = home.slot_of(tensor)
             poisoned = home is not self._arena or (
@@ -335,7 +335,7 @@ def _storage(piece: _Piece, start: int, dtype: torch.dtype, n_elements: int) -> 
     return torch.frombuffer(piece.after, dtype=dtype, count=n_elements, offset=start)
 
 
-def _fetch(tensor: Tensor) -> Bits:
+def fetch(tensor: Tensor) -> Bits:
     """The bits of a tensor that lives in memory of its own."""
     dense = tensor.detach().cpu().contiguous()
     raw = dense.reshape(-1).view(torch.uint8).numpy()

@@ -17,7 +17,7 @@ from torch import Tensor
 from fuzz import arena
 from fuzz.arena import Image
 from fuzz.case import Case
-from fuzz.memory import Memory
+from fuzz.memory import Memory, fetch
 from fuzz.verdict import POISON_BYTE, Array, Bits, Damage, Poison, Storage
 
 
@@ -142,7 +142,4 @@ class SeparateMemory(Memory):
         own = next((o for o in self._own.values() if tensor.numel() and o.holds(tensor)), None)
         if own is not None:
             return Array(dtype, shape, own.read(tensor), own.poisoned)
-        dense = tensor.detach().cpu().contiguous()
-        raw = dense.reshape(-1).view(torch.uint8).numpy()
-        bits: Bits = raw.view(f"u{tensor.element_size()}").reshape(shape).copy()
-        return Array(dtype, shape, bits, poisoned=False)
+        return Array(dtype, shape, fetch(tensor), poisoned=False)

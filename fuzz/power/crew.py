@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -11,8 +10,7 @@ from multiprocessing.process import BaseProcess
 
 from fuzz.power.measure import Order, measure_main
 from fuzz.power.results import Measured
-from fuzz.process.lifecycle import spawning
-from fuzz.process.mailbox import remove_segments_of
+from fuzz.process.children import end_child, start_child
 
 STOP = "stop"
 """Told to a measuring process; what it has so far is lost."""
@@ -44,12 +42,7 @@ class _Member:
 
     def close(self, patience: float) -> None:
         """End the process, if it has not ended, and remove what it left."""
-        self.process.join(patience)
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-        if self.process.pid is not None and self.process.exitcode:
-            remove_segments_of(self.process.pid)
+        end_child(self.process, self.connection, patience)
 
 
 class Crew:
@@ -84,15 +77,8 @@ class Crew:
 
     def begin(self, order: Order, place: int) -> None:
         """Measure one fault more."""
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=measure_main, args=(theirs, order), name=f"ln-fuzz-power-{order.fault}"
-        )
-        with spawning():
-            process.start()
-        theirs.close()
-        self._members.append(_Member(order, place, process, ours))
+        child = start_child(measure_main, order, f"ln-fuzz-power-{order.fault}")
+        self._members.append(_Member(order, place, *child))
 
     def wait(self, seconds: float) -> list[tuple[Order, Measured | str]]:
         """The orders that are done, each with its result or with what became of its process."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tests.faults.described import DESCRIBED_FAULTS
-from tests.faults.entry import Entry, plant
+from tests.faults.entry import Entry
 from tests.faults.masks import MASK_FAULTS
 from tests.faults.numerics import NUMERIC_FAULTS
 from tests.faults.order import ORDER_FAULTS
+from tests.faults.planted import plant
 from tests.faults.semantics import SEMANTIC_FAULTS
 from tests.faults.special_values import SPECIAL_VALUE_FAULTS
 from tests.faults.strides import STRIDE_FAULTS

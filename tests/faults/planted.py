@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TARGET_FILES = Path(__file__).parent / "kernels"
+PLAIN_FILES = Path(__file__).parent / "kernels_plain"
 
 
 @dataclass(frozen=True)
@@ -109,20 +110,24 @@ FAULTS = (
 )
 
 
+def sources_of(fault: Fault) -> Path:
+    """The folder with the correct kernels: of target files, or the project's own."""
+    if not fault.target.endswith(".py"):
+        return ROOT / "ln_kernels"
+    return PLAIN_FILES if (PLAIN_FILES / fault.file).is_file() else TARGET_FILES
+
+
 def plant(fault: Fault, folder: Path) -> Path:
     """``folder``, with a copy of the kernels in it that has the fault.
 
     It goes on PYTHONPATH, or is the folder to run in where the target is a file.
     """
-    if fault.target.endswith(".py"):
-        copy = shutil.copytree(TARGET_FILES, folder, ignore=_CACHES, dirs_exist_ok=True)
-    else:
-        copy = shutil.copytree(ROOT / "ln_kernels", folder / "ln_kernels", ignore=_CACHES)
+    sources = sources_of(fault)
+    copy = folder if fault.target.endswith(".py") else folder / sources.name
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(sources, copy, ignore=ignore, dirs_exist_ok=True)
     file = copy / fault.file
     text = file.read_text(encoding="utf-8")
     assert text.count(fault.old) == 1, f"{fault.id}: {text.count(fault.old)} places in {fault.file}"
     file.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
     return folder
-
-
-_CACHES = shutil.ignore_patterns("__pycache__")

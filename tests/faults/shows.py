@@ -31,8 +31,9 @@ from fuzz.relations import expand
 from fuzz.verdict import Observation, Verdict
 from oracle.formats import FORMATS, decode
 from tests.faults.catalogue import CATALOGUE
-from tests.faults.entry import Entry, plant, sources_of
+from tests.faults.entry import Entry
 from tests.faults.example import case_of
+from tests.faults.planted import plant, sources_of
 
 
 @dataclass(frozen=True)

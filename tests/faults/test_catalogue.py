@@ -18,8 +18,9 @@ from fuzz.case import validate
 from fuzz.spec import TargetSpec
 from fuzz.targets import load
 from tests.faults.catalogue import CATALOGUE
-from tests.faults.entry import Entry, Kind, plant, sources_of
+from tests.faults.entry import Entry, Kind
 from tests.faults.example import case_of
+from tests.faults.planted import plant, sources_of
 
 each_fault = pytest.mark.parametrize("fault", CATALOGUE, ids=lambda fault: fault.id)
 
