@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -14,14 +15,51 @@ MAX_FAULTS = 20
 """Faults of the harness that are kept with their traces; one that is everywhere is one fault."""
 
 
+BIN = 1.02
+"""Ratio of the two ends of a bin of the distribution: a quantile is known to 2 %."""
+
+LEAST_RATIO = 1e-9
+"""Smaller error/bounds, and those of exact results, are one bin."""
+
+
+def bin_of(ratio: float) -> int:
+    """The bin of an error/bound. Infinity has one of its own above all others."""
+    if math.isinf(ratio):
+        return 1 << 16
+    return math.ceil(math.log(max(ratio, LEAST_RATIO)) / math.log(BIN))
+
+
+def upper_end(index: int) -> float:
+    """The largest error/bound of a bin."""
+    if index == 1 << 16:
+        return math.inf
+    ratio = BIN**index
+    return 0.0 if ratio <= LEAST_RATIO * BIN else ratio
+
+
 @dataclass
 class Row:
-    """One target and dtype of the final table."""
+    """One target and dtype of the final table.
+
+    ``ratios`` is the largest error/bound of each output, ``spread`` the number of cases by
+    :func:`bin_of` their largest.
+    """
 
     executed: int = 0
     failed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     ratios: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, Counter[int]] = field(default_factory=dict)
+
+    def quantile(self, output: str, share: float) -> float:
+        """The error/bound of an output that this share of the cases do not exceed."""
+        bins = self.spread[output]
+        left = math.ceil(share * bins.total())
+        for index in sorted(bins):
+            left -= bins[index]
+            if left <= 0:
+                break
+        return min(upper_end(index), self.ratios[output])
 
     def merge(self, other: Row) -> None:
         """Add another's numbers."""
@@ -30,6 +68,8 @@ class Row:
         self.skipped.update(other.skipped)
         for name, ratio in other.ratios.items():
             self.ratios[name] = max(ratio, self.ratios.get(name, 0.0))
+        for name, bins in other.spread.items():
+            self.spread.setdefault(name, Counter()).update(bins)
 
 
 @dataclass
@@ -73,7 +113,8 @@ class Totals:
         else:
             row.executed += 1
             row.failed += verdict.status == "fail"
-        row.merge(Row(ratios=verdict.ratios))
+        spread = {name: Counter((bin_of(ratio),)) for name, ratio in verdict.ratios.items()}
+        row.merge(Row(ratios=verdict.ratios, spread=spread))
         self.seconds.update(verdict.seconds)
         self.keys.update(result.keys)
         if result.fault:

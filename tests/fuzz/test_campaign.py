@@ -19,7 +19,7 @@ from fuzz import store
 from fuzz.campaign import CampaignResult, run
 from fuzz.jobs.plan import Plan, batch_seed
 from fuzz.jobs.setup import Settings, Setup, UsageError, default_workers
-from fuzz.jobs.totals import MAX_FAULTS, REFUSED, Row, Totals
+from fuzz.jobs.totals import MAX_FAULTS, REFUSED, Row, Totals, bin_of
 from fuzz.process.kernel_worker import DeviceInfo
 from fuzz.report import conclusion, result_json
 from fuzz.runner import Result
@@ -427,10 +427,29 @@ def test_totals_add_up() -> None:
     assert one.rows["a", "float32"].skipped == {"why": 3, "because": 1}
 
 
+def test_quantiles_are_those_of_all_cases_to_two_percent() -> None:
+    case = case_of("right")
+    sums = Totals()
+    for number in range(1, 2001):
+        part = Totals()
+        ratios = {"y": number / 2000, "sum": 0.0}
+        part.add(Result(case, Verdict(case.case_id, "pass", ratios=ratios)))
+        sums.merge(part)
+    (row,) = sums.rows.values()
+    assert row.quantile("y", 0.5) == pytest.approx(0.5, rel=0.02)
+    assert 0.999 <= row.quantile("y", 0.999) <= row.quantile("y", 1.0) == 1.0
+    assert row.quantile("sum", 0.999) == 0.0
+    part = Totals()
+    part.add(Result(case, Verdict(case.case_id, "fail", ratios={"y": float("inf")})))
+    sums.merge(part)
+    assert row.quantile("y", 0.999) <= 1.02 < row.quantile("y", 1.0) == float("inf")
+
+
 def test_result_json_is_strict_and_complete(tmp_path: Path) -> None:
     result, _ = campaign(tmp_path, "right", "wrong_tail", cases=8)
     settings = settings_of(tmp_path)
-    result.totals.rows["right", "float32"].ratios["y"] = float("inf")
+    endless = Row(ratios={"y": float("inf")}, spread={"y": Counter((bin_of(float("inf")),))})
+    result.totals.row("right", "float32").merge(endless)
     text = json.dumps(result_json(result, settings), allow_nan=False)
     data = json.loads(text)
     assert data["exit_code"] == 1
