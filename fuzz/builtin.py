@@ -6,6 +6,7 @@ target alone.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -496,6 +497,16 @@ def _required(tensors: Tensors, name: str) -> Tensor:
     tensor = tensors[name]
     assert tensor is not None, f"every case has {name}"
     return tensor
+
+
+def take_cpu_tensors() -> None:
+    """Have this project's wrappers take CPU tensors, as they do under the interpreter.
+
+    For compiling without a GPU, where such tensors stand for the GPU's. Concerns what is imported.
+    """
+    rows = sys.modules.get("ln_kernels.rows")
+    if rows is not None:
+        vars(rows)["_INTERPRETED"] = True
 
 
 TARGETS: dict[str, Callable[[], Built]] = {

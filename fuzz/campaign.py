@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fuzz.jobs.engine import Claim, Ended, EngineSettings, Found, Report, Stop, Want, engine_main
-from fuzz.jobs.plan import BATCH, Plan
+from fuzz.jobs.plan import BATCH, Batches, Plan
 from fuzz.jobs.setup import Settings, Setup, UsageError, prepare
 from fuzz.jobs.totals import Totals
 from fuzz.process.children import end_child, start_child
@@ -82,8 +82,8 @@ class Listener(Protocol):
         """Something went wrong that is no fault of a kernel."""
 
 
-def run(settings: Settings, listener: Listener) -> CampaignResult:
-    """Run a campaign.
+def run(settings: Settings, listener: Listener, setup: Setup | None = None) -> CampaignResult:
+    """Run a campaign, with what was prepared for it already, if anything was.
 
     Raises: UsageError when it cannot begin.
     """
@@ -91,9 +91,21 @@ def run(settings: Settings, listener: Listener) -> CampaignResult:
         raise UsageError("cases=None and seconds=None, one of them must be given")
     # Inherited by every process from here on.
     use_one_thread()
-    setup = prepare(settings)
+    setup = setup or prepare(settings)
+    plan = Plan(
+        setup.specs, seed=settings.seed, cases=settings.cases, batch=BATCH[setup.info.device]
+    )
+    return run_plan(settings, setup, plan, listener)
+
+
+def run_plan(settings: Settings, setup: Setup, plan: Batches, listener: Listener) -> CampaignResult:
+    """Run a campaign over cases that are known, with targets that are.
+
+    ``setup`` and ``plan`` go together: a batch names its target by its place in ``setup.specs``.
+    """
+    use_one_thread()
     listener.started(setup)
-    return _Campaign(settings, setup, listener).run()
+    return _Campaign(settings, setup, plan, listener).run()
 
 
 @dataclass
@@ -111,17 +123,12 @@ class _Link:
 
 
 class _Campaign:
-    def __init__(self, settings: Settings, setup: Setup, listener: Listener) -> None:
+    def __init__(self, settings: Settings, setup: Setup, plan: Batches, listener: Listener) -> None:
         self._settings = settings
         self._setup = setup
         self._listener = listener
-        self._plan = Plan(
-            setup.specs, seed=settings.seed, cases=settings.cases, batch=BATCH[setup.info.device]
-        )
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        self._result = CampaignResult(
-            setup, run_folder=settings.out / "runs" / f"{stamp}-{settings.seed}"
-        )
+        self._plan = plan
+        self._result = CampaignResult(setup, run_folder=_new_run_folder(settings))
         self._claimed: set[Signature] = set()
         self._stopping = False
         self._began = time.monotonic()
@@ -224,3 +231,18 @@ class _Campaign:
     def _error(self, text: str) -> None:
         self._result.errors.append(text)
         self._listener.error(text)
+
+
+def _new_run_folder(settings: Settings) -> Path:
+    """A folder of its own, also where another campaign begins at the same second and seed."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    first = settings.out / "runs" / f"{stamp}-{settings.seed}"
+    folder, number = first, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = first.with_name(f"{first.name}-{number}")
+        else:
+            return folder

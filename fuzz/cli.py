@@ -1,11 +1,8 @@
-"""The command line: ln-fuzz run, replay, show, targets, power."""
+"""The command line: ln-fuzz run, replay, show, targets, power; the gate's own beside it."""
 
 from __future__ import annotations
 
-import enum
 import json
-import os
-import re
 import secrets
 import signal
 import sys
@@ -19,8 +16,20 @@ from rich.text import Text
 
 from fuzz import campaign, replay, report, store
 from fuzz.display import Display
+from fuzz.gate_commands import commands as gate_commands
 from fuzz.jobs import script
 from fuzz.jobs.setup import Settings, UsageError
+from fuzz.options import (
+    Device,
+    DeviceOption,
+    Out,
+    SanitizerOption,
+    Targets,
+    check_writable,
+    folders,
+    parse_fixes,
+    parse_seconds,
+)
 from fuzz.power import job as power_job
 from fuzz.power import picture as power_picture
 from fuzz.power import show as power_show
@@ -36,8 +45,6 @@ DEFAULT_SECONDS = 75.0
 USAGE = 2
 """Exit code where the tool could not do its job."""
 
-UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
 app = typer.Typer(
     help="Fuzz layer-normalisation kernels against an oracle with derived bounds.",
     no_args_is_help=True,
@@ -45,36 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class Device(enum.StrEnum):
-    """Where kernels run."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Tool(enum.StrEnum):
-    """What kernels may run under: a tool of compute-sanitizer."""
-
-    MEMCHECK = "memcheck"
-    RACECHECK = "racecheck"
-    INITCHECK = "initcheck"
-
-
-Targets = Annotated[
-    list[str] | None,
-    typer.Option("--target", help="A target's name, or path/to/file.py[:function]. Repeatable."),
-]
-DeviceOption = Annotated[
-    Device, typer.Option("--device", help="cpu is Triton's interpreter; auto takes a GPU if any.")
-]
-SanitizerOption = Annotated[
-    Tool | None,
-    typer.Option("--sanitizer", help="Run the kernels under this tool of compute-sanitizer."),
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder of journals and failures.")]
+app.add_typer(gate_commands)
 
 
 @app.command()
@@ -261,48 +239,6 @@ def power(
         title = f"Planted faults on {result.info.device}, {settings.seeds} seeds"
         power_picture.draw(result.measured, settings.judges, title, picture)
     raise typer.Exit(result.exit_code)
-
-
-def folders(out: Path) -> tuple[Path, ...]:
-    """Where failures are looked for by their id."""
-    return (out / store.FAILURES, store.REGRESSIONS)
-
-
-def parse_seconds(text: str) -> float:
-    """A length of time such as 90, 90s, 5m or 8h.
-
-    Raises: UsageError.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if match is None or float(match[1]) == 0:
-        raise UsageError(f"time={text!r}, must be a length > 0 such as 90s, 5m or 8h")
-    return float(match[1]) * UNITS[match[2]]
-
-
-def parse_fixes(items: list[str]) -> dict[str, str]:
-    """NAME=VALUE items by name; what they mean is for the target to say.
-
-    Raises: UsageError.
-    """
-    fixes: dict[str, str] = {}
-    for item in items:
-        name, separator, value = item.partition("=")
-        if not separator or not name or not value:
-            raise UsageError(f"fix={item!r}, must be NAME=VALUE")
-        if name in fixes:
-            raise UsageError(f"fix={item!r}, but {name} is fixed to {fixes[name]} already")
-        fixes[name] = value
-    return fixes
-
-
-def check_writable(path: Path, option: str = "json") -> None:
-    """Fail early where a result could not be written.
-
-    Raises: UsageError.
-    """
-    place = path if path.exists() else path.parent
-    if path.is_dir() or not os.access(place, os.W_OK):
-        raise UsageError(f"{option}={str(path)!r}, must be a file that can be written")
 
 
 class _Interrupted(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -28,7 +29,7 @@ class Display:
         self._printed = time.monotonic()
         self._kinds: set[tuple[str, str, str]] = set()
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -86,3 +87,29 @@ class Display:
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
+
+
+class GateDisplay(Display):
+    """Shows a gate while it runs: its stages, and its campaign. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, Settings())
+
+    def started(self, setup: Setup) -> None:
+        """Say where the plan runs."""
+        info = setup.info
+        self._say(
+            f"  {setup.workers} runner{'s' * (setup.workers != 1)} on {info.device} ({info.name})"
+        )
+
+    def stage(self, text: str) -> None:
+        """Say what the gate has come to."""
+        self._say(f"{text} ...")
+
+    def step(self, text: str) -> None:
+        """Rewrite the line, or print one now and then."""
+        if self._console.is_terminal:
+            self._live.update(Text(f"  {text}"))
+        elif time.monotonic() - self._printed > PLAIN_EVERY:
+            self._printed = time.monotonic()
+            self._say(f"  {text}")

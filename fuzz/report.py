@@ -152,6 +152,9 @@ def result_json(result: CampaignResult, settings: Settings) -> dict[str, Any]:
                 "skipped": dict(row.skipped),
                 # Infinity is no JSON number.
                 "ratios": {name: min(ratio, 1e308) for name, ratio in row.ratios.items()},
+                "ratios_of_999_in_1000": {
+                    name: min(row.quantile(name, 0.999), 1e308) for name in row.ratios
+                },
             }
             for (target, dtype), row in sorted(totals.rows.items())
         ],
@@ -174,7 +177,8 @@ def result_json(result: CampaignResult, settings: Settings) -> dict[str, Any]:
 def print_replayed(console: Console, item: Replayed) -> None:
     """One line for a file, and the mismatch where it is still there."""
     line = Text()
-    line.append(f"{item.outcome:<10} ", style=STYLES[item.outcome])
+    style = STYLES["FLAKY"] if item.changes else STYLES[item.outcome]
+    line.append(f"{item.label:<10} ", style=style)
     name = item.failure.id[:6] if item.failure is not None else item.path.name
     line.append(f"{name} {item.detail}")
     if item.failure is not None:

@@ -16,7 +16,7 @@ from types import ModuleType
 from fuzz.builtin import TARGETS, Built
 from fuzz.declaration import Target, TargetError, target
 
-__all__ = ["Target", "TargetError", "builtin_names", "load", "load_all", "target"]
+__all__ = ["Target", "TargetError", "builtin_names", "load", "load_all", "place_of", "target"]
 
 _FRAMES = 4
 """Of a failed import's traceback: the user's own lines are the last ones."""
@@ -63,6 +63,18 @@ def load_all(name: str) -> tuple[Target, ...]:
         for n, t in found.items()
         if function in (None, n)
     )
+
+
+def place_of(name: str) -> tuple[str, str]:
+    """The module that defines the target of that name, and what it is called there ("": all of it).
+
+    Raises: TargetError as :func:`load` does.
+    """
+    path, function = _split(name)
+    if path is None:
+        _build(name)
+        return TARGETS[name].__module__, TARGETS[name].__name__
+    return _import(path).__name__, function or ""
 
 
 def _build(name: str) -> Built:

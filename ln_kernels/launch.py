@@ -26,7 +26,8 @@ _MAX_DEFAULT_WARPS = 8
 # A whole row lives in registers, so wide rows need more threads than the defaults above. 32 bytes
 # of a row are two vector loads in flight for each lane.
 _WHOLE_ROW_BYTES_PER_WARP = 32 * 32
-_MAX_WHOLE_ROW_WARPS = 32
+# A program has at most 1024 threads; AMD's warps have 64 lanes.
+_MAX_WHOLE_ROW_WARPS = 16 if torch.version.hip else 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,9 +180,11 @@ class _Engine:
         seen: set[Signature] = set()
         judged = 0
         try:
-            cases = draw_cases(
-                spec, seed=batch.seed, count=batch.count, budget=budget, frames=frames
-            )
+            cases: Iterable[Case] | None = batch.cases
+            if cases is None:
+                cases = draw_cases(
+                    spec, seed=batch.seed, count=batch.count, budget=budget, frames=frames
+                )
             for result in runner.judge_all(spec, self._until_over(cases)):
                 judged += 1
                 self._totals.add(result)
@@ -217,6 +219,6 @@ class _Engine:
                 failure = investigator.investigate(spec, result.case, signature, result.verdict)
             except Stopped:
                 self._stopped = True
-                failure = investigator.as_found(result.case, signature, result.verdict)
+                failure = investigator.as_found(spec, result.case, signature, result.verdict)
             path = write(failure, self._settings.out / FAILURES)
             self._connection.send(Found(failure, path))

@@ -87,10 +87,15 @@ def repeat(runner: Runner, spec: TargetSpec, case: Case, wanted: Signature) -> C
         slow = any(s.region.startswith("timed_out") for s in signatures(case, verdict))
         if slow or verdict.status == "skip":
             break
+    return counted(case, wanted, tuple(verdicts))
+
+
+def counted(case: Case, wanted: Signature, verdicts: tuple[Verdict, ...]) -> Confirmation:
+    """How often these verdicts on one case say that it failed."""
     same = sum(wanted in signatures(case, verdict) for verdict in verdicts)
     failed = sum(verdict.status == "fail" for verdict in verdicts)
     skipped = next((v.reason for v in verdicts if v.status == "skip"), "")
-    return Confirmation(len(verdicts), same, failed, tuple(verdicts), skipped)
+    return Confirmation(len(verdicts), same, failed, verdicts, skipped)
 
 
 def confirm(runner: Runner, spec: TargetSpec, case: Case, wanted: Signature) -> Confirmation:
@@ -122,7 +127,7 @@ class Investigator:
         Raises: KernelProcessError, Stopped.
         """
         if not self._has_time() or self._shrunk >= MAX_SHRUNK:
-            return self.as_found(case, wanted, verdict)
+            return self.as_found(spec, case, wanted, verdict)
         self._shrunk += 1
         small = self._shrink(spec, case, wanted)
         runs = 0
@@ -134,16 +139,18 @@ class Investigator:
                 continue
             if seen.same:
                 findings = seen.findings(candidate, wanted)
-                return self._failure(wanted, candidate, case, findings, seen.same, seen.runs)
+                return self._failure(spec, wanted, candidate, case, findings, seen.same, seen.runs)
             runs = seen.runs
-        found = self.as_found(case, wanted, verdict)
+        found = self.as_found(spec, case, wanted, verdict)
         return dataclasses.replace(found, confirm_runs=runs)
 
-    def as_found(self, case: Case, wanted: Signature, verdict: Verdict) -> Failure:
+    def as_found(
+        self, spec: TargetSpec, case: Case, wanted: Signature, verdict: Verdict
+    ) -> Failure:
         """The failure as it was seen, neither shrunk nor confirmed."""
         first = signatures(case, verdict)[wanted]
         others = tuple(f for f in verdict.findings if signature(case, f) != wanted)
-        return self._failure(wanted, case, case, (first, *others), 0, 0)
+        return self._failure(spec, wanted, case, case, (first, *others), 0, 0)
 
     def _has_time(self) -> bool:
         if self._stop():
@@ -164,6 +171,7 @@ class Investigator:
 
     def _failure(
         self,
+        spec: TargetSpec,
         wanted: Signature,
         case: Case,
         original: Case,
@@ -185,6 +193,7 @@ class Investigator:
             confirmed=confirmed,
             confirm_runs=confirm_runs,
             target_file=target_file(case.target),
+            contract=spec,
         )
 
 

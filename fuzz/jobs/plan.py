@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
+from fuzz.case import Case
 from fuzz.space.budget import GPU_BUDGET, GPU_FRAMES, INTERPRETER_BUDGET, Budget
 from fuzz.space.frames import Frames
 from fuzz.spec import TargetSpec
@@ -20,12 +22,26 @@ BATCH = {"cpu": 16, "cuda": 128}
 
 @dataclass(frozen=True)
 class Batch:
-    """Cases to draw and judge: ``count`` of target ``specs[target]``."""
+    """Cases to judge: ``count`` of target ``specs[target]``, drawn from ``seed`` or given."""
 
     number: int
     target: int
     seed: int
     count: int
+    cases: tuple[Case, ...] | None = None
+
+
+class Batches(Protocol):
+    """What a campaign hands out."""
+
+    handed_out: int
+
+    @property
+    def left(self) -> int:
+        """Cases that are planned and not handed out: 0 where time alone sets the limit."""
+
+    def next(self) -> Batch | None:
+        """The next batch, None when all cases are handed out."""
 
 
 class Plan:

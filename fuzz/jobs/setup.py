@@ -28,6 +28,10 @@ class UsageError(Exception):
     """Something that the user must mend; the message names argument, value and rule."""
 
 
+class WrongDevice(UsageError):
+    """A target that does not run on the device that there is."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What to fuzz and for how long. No target named: the built-in ones that run on the device.
@@ -79,7 +83,7 @@ def prepare(settings: Settings) -> Setup:
         raise UsageError(f"target: none runs on device {info.device}")
     for spec in specs:
         if info.device not in spec.devices:
-            raise UsageError(
+            raise WrongDevice(
                 f"target={spec.name!r} runs on {', '.join(spec.devices)}, not on {info.device}"
             )
     if settings.fixes:

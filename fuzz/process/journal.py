@@ -7,11 +7,12 @@ killed leaves behind all it knew, and the case it was at.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from fuzz.case import Case, canonical_json
-from fuzz.verdict import Verdict
+from fuzz.case import Case, canonical_json, from_json
+from fuzz.verdict import Finding, Verdict
 
 FORMAT = 1
 
@@ -88,3 +89,20 @@ class Journal:
     def abandon(self, case: Case) -> None:
         """The campaign was stopped while the case was running."""
         self._write(f'{{"event":"abandoned","id":"{case.case_id}"}}')
+
+
+def failing(path: Path) -> Iterator[tuple[Case, tuple[Finding, ...]]]:
+    """The cases of a journal that failed, with what was found; a line that is cut off ends it."""
+    begun: dict[str, object] = {}
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                return
+            entry = json.loads(line)
+            if entry["event"] == "begin":
+                begun[entry["id"]] = entry["case"]
+                continue
+            case = begun.pop(entry["id"], None)
+            if entry.get("status") == "fail" and case is not None:
+                findings = tuple(Finding(**finding) for finding in entry["findings"])
+                yield from_json(case), findings

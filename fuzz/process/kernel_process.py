@@ -21,6 +21,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from fuzz.case import Case
+from fuzz.fingerprint import Fingerprint
 from fuzz.process.kernel_worker import (
     REPLACE_ME,
     Canary,
@@ -118,8 +119,9 @@ class KernelProcess:
     """One kernel process on ``device`` ("auto", "cpu" or "cuda"), on the GPU named ``gpu``.
 
     ``limits`` replaces the time limits of the device; ``sanitizer`` is what the process runs
-    under. ``folder`` is where it works, and what it imports from before anything else. Use as a
-    context manager.
+    under. ``folder`` is where it works, and what it imports from before anything else; ``foreign``
+    is the top of another work tree of the same repository, from which nothing under test may come.
+    Use as a context manager.
     """
 
     def __init__(
@@ -132,9 +134,11 @@ class KernelProcess:
         stop: Callable[[], bool] = never,
         sanitizer: Sanitizer | None = None,
         folder: Path | None = None,
+        foreign: Path | None = None,
     ) -> None:
+        assert foreign is None or folder is not None, "nothing is foreign to no folder"
         self._setting = (os.getpid(), device, gpu, backend)
-        self._folder = folder
+        self._places = (folder, foreign)
         self._limits = limits
         self._stop = stop
         self._sanitizer = sanitizer
@@ -212,6 +216,14 @@ class KernelProcess:
         Raises: KernelProcessError, with ``user`` set where the target is at fault.
         """
         found: tuple[TargetSpec, ...] = self._ask("target_specs", name)
+        return found
+
+    def fingerprint(self, name: str, root: Path) -> Fingerprint:
+        """What the target of that name consists of, in the repository at ``root``.
+
+        Raises: KernelProcessError, with ``user`` set where the target is at fault.
+        """
+        found: Fingerprint = self._ask("target_fingerprint", name, root)
         return found
 
     def submit(
@@ -312,7 +324,7 @@ class KernelProcess:
         pool = ProcessPool(
             max_workers=1,
             initializer=initialize,
-            initargs=(*self._setting, self._sanitizer, self._folder),
+            initargs=(*self._setting, self._sanitizer, *self._places),
             context=self._context,
         )
         with spawning():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import time
 import traceback
 from dataclasses import dataclass
@@ -17,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fuzz.process.lifecycle import enter_child
+from fuzz.process.origin import Origin
 from fuzz.process.sanitizer import WORN_OUT, Log, Sanitizer, charged
 from fuzz.process.wrapping import enter_wrapped
 
 if TYPE_CHECKING:
     from fuzz.case import Case
+    from fuzz.fingerprint import Fingerprint
     from fuzz.process.mailbox import Block, Entry
     from fuzz.relations import Run
     from fuzz.spec import TargetSpec
@@ -41,6 +42,12 @@ class Backend(Protocol):
         """What the engine knows of every target that a name or path stands for.
 
         Raises: TargetError, ValueError or ImportError where the user must mend something.
+        """
+
+    def fingerprint(self, name: str, root: Path) -> Fingerprint:
+        """What the target of that name consists of, in the repository at ``root``.
+
+        Raises: as :meth:`specs` does, and for a name of several targets.
         """
 
     def run(self, target: str, run: Run, values: dict[str, Bits]) -> Observation:
@@ -70,6 +77,15 @@ class TorchBackend:
 
         try:
             return tuple(target.spec for target in targets.load_all(name))
+        except targets.TargetError as error:
+            raise ValueError(str(error)) from error
+
+    def fingerprint(self, name: str, root: Path) -> Fingerprint:
+        """What the target of that name consists of, in the repository at ``root``."""
+        from fuzz import fingerprint, targets
+
+        try:
+            return fingerprint.fingerprint(targets.load(name), root)
         except targets.TargetError as error:
             raise ValueError(str(error)) from error
 
@@ -135,7 +151,10 @@ class Done:
 class _Process:
     """State of this process; one instance, made by :func:`initialize`."""
 
-    def __init__(self, device: str, backend: str, sanitizer: Sanitizer | None) -> None:
+    def __init__(
+        self, device: str, backend: str, sanitizer: Sanitizer | None, origin: Origin | None
+    ) -> None:
+        self.origin = origin
         self.info = find_device(device)
         self.sanitizer = sanitizer
         self.log: Log | None = None
@@ -154,6 +173,14 @@ class _Process:
         self.short_lived = sanitizer is not None and sanitizer.late
         self.doomed = False
         self._blocks: dict[tuple[int, str], Block] = {}
+
+    def check_origin(self, target: str) -> None:
+        """See that a target came with nothing from where it must not come.
+
+        Raises: ValueError.
+        """
+        if self.origin is not None:
+            self.origin.check(target)
 
     def block(self, slot: int, kind: str, name: str) -> Block:
         """The slot's segment, mapped anew when the engine has replaced it."""
@@ -175,6 +202,7 @@ def initialize(
     backend: str,
     sanitizer: Sanitizer | None,
     folder: Path | None,
+    foreign: Path | None,
 ) -> None:
     """Set this process up. An error is kept and told with the first task, not printed."""
     global _process
@@ -185,11 +213,10 @@ def initialize(
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
-        if folder is not None:
-            # Here, and not by way of PYTHONPATH: a spawned process takes its parent's path over.
-            os.chdir(folder)
-            sys.path.insert(0, str(folder))
-        _process = _Process(device, backend, sanitizer)
+        origin = None if folder is None else Origin(folder, foreign)
+        if origin is not None:
+            origin.enter()
+        _process = _Process(device, backend, sanitizer, origin)
     except Exception as error:
         _process = as_problem(error)
 
@@ -259,7 +286,18 @@ def builtin_names() -> tuple[str, ...]:
 
 def target_specs(name: str) -> tuple[TargetSpec, ...]:
     """The specs of all targets that a name or path stands for."""
-    return _ready().backend.specs(name)
+    process = _ready()
+    found = process.backend.specs(name)
+    process.check_origin(name)
+    return found
+
+
+def target_fingerprint(name: str, root: Path) -> Fingerprint:
+    """What the target of that name consists of, in the repository at ``root``."""
+    process = _ready()
+    found = process.backend.fingerprint(name, root)
+    process.check_origin(name)
+    return found
 
 
 def run_case(task: Task) -> Done:
@@ -293,6 +331,8 @@ def run_case(task: Task) -> Done:
             missing += outbox.size_of(seen)
         if process.doomed:
             break
+    # This process may be another one than was asked for the target.
+    process.check_origin(task.case.target)
     process.doomed |= process.short_lived or (log is not None and log.printed >= WORN_OUT)
     return Done(time.perf_counter() - started, missing)
 
@@ -332,6 +372,14 @@ def _run(process: _Process, target: str, run: Run, values: dict[str, Bits]) -> O
 
 QUESTIONS = {
     function.__name__: function
-    for function in (device_info, builtin_names, target_specs, run_case, show_canary, leave)
+    for function in (
+        device_info,
+        builtin_names,
+        target_specs,
+        target_fingerprint,
+        run_case,
+        show_canary,
+        leave,
+    )
 }
 """What the engine may ask."""

@@ -643,6 +643,7 @@ def fixed_of(failure: Failure) -> dict[str, object]:
     return {
         "case": replace(failure.case, target="right"),
         "original": replace(failure.original, target="right"),
+        "contract": None,
         "signature": replace(failure.signature, target="right"),
     }
 

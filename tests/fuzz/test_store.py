@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,15 @@ import pytest
 
 from fuzz import store
 from fuzz.case import Case, Plant, Recipe, TensorCase
-from fuzz.store import Failure, StoreError, TargetFile
+from fuzz.contract import digest
+from fuzz.store import Failure, StoreError, TargetFile, promote
 from fuzz.verdict import Finding, Signature
-from tests.fuzz.fake_backend import case_of
+from oracle.arithmetic import Arithmetic
+from tests.fuzz.fake_backend import case_of, spec_of
+
+DATA = Path(__file__).parent / "data"
+# As each format was written. They are read for ever: none is ever written anew.
+FORMATS = {number: DATA / f"failure-format-{number}.json" for number in (1, 2)}
 
 
 def failure_of(case: Case | None = None, *, region: str = "tail columns") -> Failure:
@@ -35,6 +42,7 @@ def failure_of(case: Case | None = None, *, region: str = "tail columns") -> Fai
         confirmed=3,
         confirm_runs=3,
         target_file=TargetFile("kernels/mine.py", "ab" * 32),
+        contract=spec_of(case.target),
     )
 
 
@@ -49,7 +57,7 @@ def change(path: Path, **changes: Any) -> None:
         *folders, last = name.split("__")
         place = data
         for folder in folders:
-            place = place[folder]
+            place = place[int(folder) if folder.isdigit() else folder]
         place[last] = value
     path.write_text(json.dumps(data))
 
@@ -74,6 +82,7 @@ def test_store_file_is_strict_json(written: Path) -> None:
     data = json.loads(written.read_text(), parse_constant=refuse)
     assert data["format"] == store.FORMAT
     assert data["case_id"] == case_of("wrong_tail").case_id
+    assert data["contract_digest"] == digest(spec_of("wrong_tail"))
     assert data["message"] == "y[0, 5]=1, but"
 
 
@@ -136,8 +145,11 @@ def test_store_refuses_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"format": 2}, "format=2, this version reads format 1: written by a newer version"),
-        ({"format": None}, "format=None, this version reads format 1"),
+        ({"format": 3}, "format=3, this version reads formats 1 to 2: written by a newer version"),
+        ({"format": None}, "format=None, this version reads formats 1 to 2$"),
+        ({"format": 0}, "format=0, this version reads formats 1 to 2$"),
+        ({"format": True}, "format=True, this version reads formats 1 to 2$"),
+        ({"format": "2"}, "format='2', this version reads formats 1 to 2$"),
         ({"case__format": 2}, "case: case.format=2, this version reads format 1"),
         ({"case__seed": 7}, "case_id='[0-9a-f]{12}', but the content has '[0-9a-f]{12}'"),
         ({"case_id": "000000000000"}, "case_id='000000000000', but the content has"),
@@ -150,6 +162,22 @@ def test_store_refuses_a_missing_file(tmp_path: Path) -> None:
         ({"inputs_digest": None}, "expected str @ failure.inputs_digest"),
         ({"confirmed": True}, "expected int @ failure.confirmed"),
         ({"findings": 3}, "findings"),
+        # What an older format did not have cannot be in it.
+        ({"format": 1}, "contract_digest: is no field of format 1$"),
+        (
+            {"contract__arithmetic__variance": "one_pass"},
+            "contract_digest='[0-9a-f]{16}', but the content has '[0-9a-f]{16}': the file was",
+        ),
+        ({"contract_digest": "0" * 16}, "contract_digest='0000000000000000', but the content has"),
+        ({"contract_digest": None}, "contract_digest=None, but the content has"),
+        ({"contract": None}, "contract_digest='[0-9a-f]{16}', but the content has None"),
+        ({"contract": 3}, "contract=3, must be an object"),
+        ({"contract__name": "right"}, "contract.name='right', must be the case's target='wrong_"),
+        ({"contract__surprise": 1}, "contract.surprise: is no field of TargetSpec"),
+        (
+            {"contract__args__0__role": "reference"},
+            r"contract.args\[0\].role='reference', must be one of in, out, inout, scratch",
+        ),
     ],
 )
 def test_store_refuses_what_was_changed(written: Path, changes: dict[str, Any], says: str) -> None:
@@ -162,7 +190,8 @@ def test_store_refuses_what_was_changed(written: Path, changes: dict[str, Any], 
 
 def test_store_refuses_a_missing_field(written: Path) -> None:
     data = json.loads(written.read_text())
-    for name in ("case", "signature", "inputs_digest", "case_id"):
+    names = ("case", "signature", "inputs_digest", "case_id", "contract", "contract_digest")
+    for name in (*names, "id", "format"):
         written.write_text(json.dumps({k: v for k, v in data.items() if k != name}))
         with pytest.raises(StoreError, match=name):
             store.read(written)
@@ -210,3 +239,157 @@ def test_store_short_id_is_one_that_finds(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"ambiguous: abcdef012345, abcdef112345"):
         store.find("abcdef", (tmp_path,))
     assert len(store.find("abcdef0", (tmp_path,))) == 1
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def test_store_has_a_file_of_every_format() -> None:
+    assert list(FORMATS) == list(range(1, store.FORMAT + 1))
+    for number, path in FORMATS.items():
+        assert json.loads(path.read_text())["format"] == number
+
+
+@pytest.mark.parametrize("number", FORMATS)
+def test_store_reads_every_format_for_ever(number: int) -> None:
+    before = FORMATS[number].read_bytes()
+    failure = store.read(FORMATS[number])
+    data = json.loads(before)
+    assert (failure.id, failure.case.case_id) == (data["id"], data["case_id"])
+    assert failure.case.target == "triton_layer_norm"
+    assert failure.signature.check == "values_within_bound"
+    assert (failure.confirmed, failure.confirm_runs) == (3, 3)
+    # Reading rewrites nothing.
+    assert FORMATS[number].read_bytes() == before
+
+
+def test_store_format_1_did_not_know_the_contract() -> None:
+    assert store.read(FORMATS[1]).contract is None
+
+
+def test_store_format_2_knows_the_contract() -> None:
+    spec = store.read(FORMATS[2]).contract
+    assert spec is not None
+    assert (spec.name, spec.launch.whole_row) == ("triton_layer_norm", True)
+    assert spec.arithmetic == Arithmetic(uniform=True)
+
+
+def test_store_writes_an_older_format_as_the_newest(tmp_path: Path) -> None:
+    failure = store.read(FORMATS[1])
+    path = store.write(failure, tmp_path)
+    data = json.loads(path.read_text())
+    assert (data["format"], data["contract"], data["contract_digest"]) == (store.FORMAT, None, None)
+    assert store.read(path) == failure
+
+
+def test_store_format_1_is_verified_too(tmp_path: Path) -> None:
+    path = Path(shutil.copy(FORMATS[1], tmp_path))
+    change(path, case__seed=7)
+    with pytest.raises(StoreError, match="case_id='28280e43946d', but the content has"):
+        store.read(path)
+    shutil.copy(FORMATS[1], path)
+    change(path, contract=json.loads(FORMATS[2].read_text())["contract"])
+    with pytest.raises(StoreError, match="contract: is no field of format 1"):
+        store.read(path)
+
+
+def test_store_contract_is_verified_as_it_is_written(written: Path) -> None:
+    # A name for people may change; how a number is spelled is part of what was written.
+    change(written, contract__description="better said")
+    assert store.read(written).contract == replace(spec_of("wrong_tail"), description="better said")
+    change(written, contract__arithmetic__div_error=4)
+    with pytest.raises(StoreError, match="contract_digest"):
+        store.read(written)
+
+
+def test_store_lays_a_file_out_for_people(written: Path) -> None:
+    lines = written.read_text().splitlines()
+    assert max(map(len, lines)) <= 2 * store.LINE
+    assert lines[:2] == ["{", f' "format": {store.FORMAT},']
+    starts = [line.split('"')[1] for line in lines[1:6]]
+    assert starts == ["format", "id", "case_id", "contract_digest", "message"]
+    assert ' "versions": {"python": "3.11.7", "numpy": "2.4.6"},' in lines
+    assert '  "space": {' in lines
+    assert '   "roundings": [],' in lines
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [], {"a": []}, [[1.5, None], {"b": "x" * 200}], ["y" * 99, "y"], "z" * 200]
+)
+def test_store_layout_changes_no_value(value: Any) -> None:
+    data = {"value": value, "list": [value, value]}
+    assert json.loads(store._laid_out(data)) == data
+
+
+# --- regressions ----------------------------------------------------------------------------------
+
+
+def test_promote_keeps_a_failure_under_its_id(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    path = promote(written, folder)
+    assert path == folder / f"{failure_of().id}.json"
+    assert store.read(path) == failure_of()
+    assert written.exists()
+
+
+def test_promote_writes_the_newest_format(tmp_path: Path) -> None:
+    path = promote(FORMATS[1], tmp_path)
+    assert json.loads(path.read_text())["format"] == store.FORMAT
+    assert store.read(path) == store.read(FORMATS[1])
+
+
+def test_promote_says_that_it_is_there_already(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    path = promote(written, folder)
+    with pytest.raises(StoreError, match=rf"^{written}: is kept already, as {path}$"):
+        promote(written, folder)
+    # Under a name that tells the fault, too.
+    named = path.rename(folder / "unmasked-tail.json")
+    with pytest.raises(StoreError, match=rf"is kept already, as {named}$"):
+        promote(written, folder)
+
+
+def test_promote_refuses_what_was_never_confirmed(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    for runs, tried in ((3, "0 of 3 runs"), (0, "not tried")):
+        path = store.write(replace(failure_of(), confirmed=0, confirm_runs=runs), tmp_path)
+        with pytest.raises(StoreError, match=rf"confirmed=0, must be >= 1 \({tried}\)"):
+            promote(path, folder)
+    assert not folder.exists()
+    assert store.read(promote(path, folder, force=True)).confirmed == 0
+
+
+def test_promote_keeps_a_report_of_a_sanitizer(tmp_path: Path) -> None:
+    signature = Signature(
+        "wrong_tail", "", "no_sanitizer_report", "single", "racecheck hazard mine.py:7"
+    )
+    path = store.write(replace(failure_of(), signature=signature, device="cuda"), tmp_path)
+    assert store.read(promote(path, tmp_path / "kept")).signature == signature
+
+
+def test_promote_refuses_what_it_cannot_read(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    change(written, inputs_digest=None)
+    with pytest.raises(StoreError, match=rf"^{written}: .*failure.inputs_digest"):
+        promote(written, folder)
+    with pytest.raises(StoreError, match="No such file"):
+        promote(tmp_path / "none.json", folder)
+    assert not folder.exists()
+
+
+def test_promote_overwrites_nothing_that_it_cannot_read(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    (folder / "other.json").write_text("{")
+    path = promote(written, folder)
+    path.write_text("{")
+    with pytest.raises(StoreError, match=rf"^{path}: not valid JSON"):
+        promote(written, folder)
+    assert path.read_text() == "{"
+
+
+def test_promote_says_where_it_cannot_write(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.write_text("a file")
+    with pytest.raises(StoreError, match=rf"^{folder}: File exists"):
+        promote(written, folder)

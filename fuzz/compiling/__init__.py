@@ -1,0 +1,1 @@
+"""Cross-compilation: the kernels that cases launch, compiled for GPUs that need not be there."""
