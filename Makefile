@@ -12,7 +12,7 @@ RUN    := $(VENV)/bin/python
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz test lint layers types pytest battery format setup setup-dev clean
+.PHONY: help fuzz test lint layers types pytest battery mutation format setup setup-dev clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -22,9 +22,10 @@ fuzz: setup  ## fuzz the built-in kernels on whatever device there is
 
 test: lint types pytest  ## lint, types, then the test suite
 
-lint: setup-dev layers  ## ruff (rules and format) and the import rules
+lint: setup-dev layers  ## ruff (rules and format), the import rules, workflows and shell scripts
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m ci.workflows
 
 layers: setup-dev  ## the import rules alone
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
@@ -40,6 +41,10 @@ pytest: setup-dev  ## the test suite, without the slow tests
 battery: setup-dev  ## the tests that are too slow for `make test`
 	$(RUN) -m pytest -n logical --dist worksteal --timeout 1800 -m slow --ignore tests/crashes
 	$(RUN) -m pytest --timeout 3600 --capture=no -m slow tests/crashes
+
+mutation: setup-dev  ## which small changes to the judging code no test sees
+	$(RUN) -m pip install --quiet 'mutmut>=3.8.1,<3.9'
+	$(RUN) -m ci.mutation $(MUTATION_ARGS)
 
 format: setup-dev  ## rewrite the sources in the project's format
 	$(RUN) -m ruff check --fix .

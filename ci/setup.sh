@@ -93,12 +93,12 @@ create_venv() {
 install() { "$python" -m pip install -qq --disable-pip-version-check "$@"; }
 
 install_missing() {
-    local missing
+    local missing names
     missing=$("$python" ci/requirements.py "$group")
     if [ -n "$missing" ]; then
-        say "installing what the interpreter lacks:" $missing
-        # Unquoted: one word is one requirement.
-        install $missing
+        mapfile -t names <<<"$missing"
+        say "installing what the interpreter lacks: ${names[*]}"
+        install "${names[@]}"
     fi
     install --no-deps --no-build-isolation -e .
 }

@@ -19,7 +19,7 @@ from fuzz.judging.owed import Rows, dtype_of, due_outputs, index_of, shape_of
 from fuzz.judging.regions import Mask, classify
 from fuzz.relations import HOW, Run
 from fuzz.spec import TargetSpec
-from fuzz.verdict import Bits, Finding, HazardKind, Observation, Signature, Verdict
+from fuzz.verdict import Bits, ErrorInfo, Finding, HazardKind, Observation, Signature, Verdict
 from oracle.consistency import stretch
 
 Check = Callable[[Evidence], list[Finding]]
@@ -33,24 +33,17 @@ def survived(evidence: Evidence) -> list[Finding]:
     for seen in evidence.observations:
         if seen.status in ("ok", "out_of_bounds", "unsupported", "reported"):
             continue
-        error = seen.error
-        text = f"{error.type}: {error.message}" if error else "no further word"
-        words = seen.status.replace("_", " ")
-        kind = f"{seen.status} {error.type}" if error else seen.status
-        findings.append(Finding("survived", seen.run, "", f"{words}: {text}", region=kind))
+        error = _error(seen)
+        text = f"{seen.status.replace('_', ' ')}: {error.type}: {error.message}"
+        kind = f"{seen.status} {error.type}"
+        findings.append(Finding("survived", seen.run, "", text, region=kind))
     return findings
 
 
 def no_out_of_bounds(evidence: Evidence) -> list[Finding]:
     """No access outside the memory that the launch was given."""
     return [
-        Finding(
-            "no_out_of_bounds",
-            seen.run,
-            "",
-            seen.error.message if seen.error else "access outside the arguments' memory",
-            region=seen.error.type if seen.error else "",
-        )
+        Finding("no_out_of_bounds", seen.run, "", _error(seen).message, region=_error(seen).type)
         for seen in evidence.observations
         if seen.status == "out_of_bounds"
     ]
@@ -101,9 +94,9 @@ def rejects_bad_input(evidence: Evidence) -> list[Finding]:
     must = f"must raise {refusal.error} naming {refusal.argument!r}"
     if seen.status == "ok":
         return [Finding("rejects_bad_input", "base", "", f"{name}: accepted, {must}", region=name)]
-    error = seen.error
-    if seen.status != "raised" or error is None:
+    if seen.status != "raised":
         return []
+    error = _error(seen)
     # As a word: an x is in many messages.
     named = re.search(rf"(?<!\w){re.escape(refusal.argument)}(?!\w)", error.message)
     if error.type != refusal.error or named is None:
@@ -284,8 +277,7 @@ def judge(
         raise ValueError(f"observations={answered}, must answer runs={asked}, base first [judge]")
     base = observations[0]
     if base.status == "unsupported":
-        reason = base.error.message if base.error else "unsupported"
-        return Verdict(case.case_id, "skip", reason=reason)
+        return Verdict(case.case_id, "skip", reason=_error(base).message)
     evidence = Evidence(spec, case, runs, values, observations, interpreted)
     with np.errstate(all="ignore"):
         findings = [finding for check in CHECKS.values() for finding in check(evidence)]
@@ -313,6 +305,13 @@ def signature(case: Case, finding: Finding) -> Signature:
     dtype_class = "single" if case.dtype == "float32" else "half"
     region = "scattered" if finding.region in OTHER_REGIONS else finding.region
     return Signature(case.target, finding.output, finding.check, dtype_class, region)
+
+
+def _error(seen: Observation) -> ErrorInfo:
+    """What ended a run. Raises: ValueError where nothing did."""
+    if seen.error is None:
+        raise ValueError(f"error=None, must be given where status={seen.status!r} [judge]")
+    return seen.error
 
 
 def _mismatch(check: str, judged: Judged, wrong: Mask) -> list[Finding]:

@@ -88,7 +88,7 @@ def add(a: Bounded, b: Bounded, fmt: Format) -> Bounded:
     value = a.value + b.value
     error = a.error + b.error
     if not error.any():
-        return _settled(round_to(value, fmt), _ZERO, a.free | b.free, fmt)
+        return Bounded(round_to(value, fmt), _ZERO, a.free | b.free)
     rounded = fmt.u * (np.abs(value) + error)
     return _settled(value, error + rounded, a.free | b.free, fmt)
 
@@ -191,7 +191,7 @@ def variance_of(
     """
     mu = s.value.mean(axis=-1, keepdims=True)
     var = np.square(s.value - mu).mean(axis=-1, keepdims=True)
-    sigma, spread = np.sqrt(var), _rms(s.error, s.value.shape)
+    sigma, spread = np.sqrt(var), _rms(s.error)
     low, high = np.square(np.maximum(sigma - spread, 0.0)), np.square(sigma + spread)
     exact = Interval(var, low, high, _any_free(s, mu) | mean.free)
     # `mean` bounds the kernel's mean around the exact one; the elements' own error moves both.
@@ -218,7 +218,7 @@ def _one_pass(
 ) -> Interval:
     """E[s^2] - m^2 with a mean off by up to ``far``: both are rounded before they cancel."""
     n = s.value.shape[-1]
-    square = np.square(_rms(s.value, s.value.shape) + _rms(s.error, s.value.shape))
+    square = np.square(_rms(s.value) + _rms(s.error))
     summed = gamma(depth + 1.0 + arithmetic.div_error, fmt) * square
     centre = np.abs(s.value.mean(axis=-1, keepdims=True)) + far
     return _interval(
@@ -271,7 +271,7 @@ def _welford(
 def mean_square_of(s: Bounded, depth: int, arithmetic: Arithmetic, fmt: Format) -> Interval:
     """Mean of squares over the last axis (RMS norm)."""
     value = np.square(s.value).mean(axis=-1, keepdims=True)
-    spread = _rms(s.error, s.value.shape)
+    spread = _rms(s.error)
     root = np.sqrt(value)
     low, high = np.square(np.maximum(root - spread, 0.0)), np.square(root + spread)
     return _interval(
@@ -361,14 +361,11 @@ def _may_vanish(a: Bounded) -> Mask:
     return np.asarray((np.abs(a.value) <= a.error) & (a.error > 0.0))
 
 
-def _rms(a: F64, shape: tuple[int, ...]) -> F64:
-    """Root mean square over the last axis of an array that broadcasts to ``shape``."""
+def _rms(a: F64) -> F64:
+    """Root mean square over the last axis."""
     if not a.any():
         return np.zeros(())
-    if a.ndim == 0 or a.shape[-1] != shape[-1]:
-        return np.abs(np.broadcast_to(a, (*shape[:-1], 1)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.sqrt(np.square(a).mean(axis=-1, keepdims=True)))
+    return np.asarray(np.sqrt(np.square(a).mean(axis=-1, keepdims=True)))
 
 
 def _any_free(s: Bounded, like: F64) -> Mask:

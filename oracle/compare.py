@@ -96,7 +96,7 @@ def compare(observed: F64, expected: Expected, *, strict_nonfinite: bool = True)
     right |= owed_finite & np.isinf(expected.tolerance) & expected.free
     wrong = ~right
     value_wrong = wrong & finite & owed_finite
-    ratio = np.where(owed_finite & finite, np.nan_to_num(ratio, nan=0.0, posinf=np.inf), 0.0)
+    ratio = np.where(finite, ratio, 0.0)
     ratio = np.where(right, np.minimum(ratio, 1.0), np.maximum(ratio, np.nextafter(1.0, 2.0)))
     ratio = np.where(wrong & ~value_wrong, np.inf, ratio)
     return Comparison(value_wrong, wrong & ~value_wrong, ratio)

@@ -376,6 +376,13 @@ FAULTS: list[tuple[str, TargetSpec, Case, Fault, tuple[str, str, str]]] = [
         ("no_sanitizer_report", "", "memcheck Invalid __global__ read kernel.py:8"),
     ),
     (
+        "sanitizer report that ended the kernel",
+        LAYER_NORM,
+        PLAIN,
+        in_every_run(lambda s: Observation(s.run, "reported", reports=(REPORT,))),
+        ("no_sanitizer_report", "", "memcheck Invalid __global__ read kernel.py:8"),
+    ),
+    (
         "unwritten tail",
         LAYER_NORM,
         PLAIN,
@@ -931,6 +938,16 @@ def test_observations_that_do_not_answer_the_runs_are_an_error() -> None:
         judge(LAYER_NORM, PLAIN, runs[1:], values, observations[1:], interpreted=True)
 
 
+@pytest.mark.parametrize("status", ["raised", "crashed", "out_of_bounds", "unsupported"])
+def test_run_that_ended_without_an_error_cannot_be_judged(status: Any) -> None:
+    fault = in_every_run(lambda s: Observation(s.run, status))
+    with pytest.raises(ValueError, match=f"error=None, must be given where status='{status}'"):
+        judge_case(LAYER_NORM, PLAIN, fault)
+    if status == "raised":
+        with pytest.raises(ValueError, match="error=None"):
+            judge_refusal(fault)
+
+
 def test_runs_before_a_crash_are_judged() -> None:
     runs, values, observations = observe(LAYER_NORM, PLAIN)
     crashed = ended("crashed", "SIGSEGV", "died")(observations[2])
@@ -1006,9 +1023,11 @@ def test_message_of_an_exact_result() -> None:
 
 def test_message_of_elements_that_were_never_written() -> None:
     fault = unwritten("y", (..., slice(128, None)))
-    assert only(judge_case(LAYER_NORM, PLAIN, fault)).message == (
+    finding = only(judge_case(LAYER_NORM, PLAIN, fault))
+    assert finding.message == (
         "y[0, 128] was never written; 288 of 800 elements, all in columns >= 128"
     )
+    assert (finding.index, finding.ratio) == ((0, 128), math.inf)
 
 
 def test_message_of_a_statistic_has_its_own_index() -> None:
@@ -1089,8 +1108,33 @@ def test_message_of_damage() -> None:
     )
 
 
+def test_message_of_a_sanitizer_report() -> None:
+    def told(**known: Any) -> tuple[str, str]:
+        reports = (replace(REPORT, **known),)
+        fault = in_run("base", lambda s: replace(s, reports=reports))
+        finding = only(judge_case(LAYER_NORM, PLAIN, fault))
+        return finding.message, finding.region
+
+    whole = told(access="of 4 bytes", by="thread (1,0,0)", tensor="y", count=8)
+    assert whole == (
+        "Invalid __global__ read of 4 bytes ('y') [_kernel, kernel.py:8], first by thread (1,0,0); "
+        "8 reports of memcheck",
+        "memcheck Invalid __global__ read kernel.py:8",
+    )
+    assert told(place="") == (
+        "Invalid __global__ read [_kernel]; 1 report of memcheck",
+        "memcheck Invalid __global__ read _kernel",
+    )
+
+
 def test_message_of_a_crash() -> None:
     fault = in_run("row_alone", ended("timed_out", "TimeLimit", "no answer within 20 s"))
     assert only(judge_case(LAYER_NORM, PLAIN, fault)).message == (
         "timed out: TimeLimit: no answer within 20 s"
     )
+
+
+def test_message_of_an_access_out_of_bounds() -> None:
+    told = "read outside 'x_ptr', 1 element behind its end"
+    fault = in_run("row_alone", ended("out_of_bounds", "OutOfBounds", told))
+    assert only(judge_case(LAYER_NORM, PLAIN, fault)).message == told

@@ -280,17 +280,23 @@ def test_bounds_of_a_gate_that_vanishes_are_zero() -> None:
     assert (np.abs(owed.high) <= FP32.quantum).all()
 
 
-def test_bounds_stay_local_to_the_row_and_group() -> None:
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("variance", ["two_pass", "welford", "one_pass"])
+def test_bounds_stay_local_to_the_row_and_group(variance: Any, gated: bool) -> None:
     x = np.tile(bell(13, 8), (3, 2))
-    clean = owed_y(x, group_size=8, depth=7)
+    arithmetic, other = Arithmetic(variance=variance), {"group_size": 8, "depth": 7}
+    if gated:
+        # The elements have errors of their own, and those of 3e38 overflow.
+        other |= {"z": np.full_like(x, 4.0), "norm_before_gate": False}
+    clean = owed_y(x, arithmetic, **other)
     for bad in (np.nan, np.inf, 3e38):
         planted = x.copy()
         planted[1, :4] = bad
-        owed = owed_y(planted, group_size=8, depth=7)
+        owed = owed_y(planted, arithmetic, **other)
         for part in ("value", "low", "high", "free"):
-            kept, other = getattr(owed, part), getattr(clean, part)
-            assert (kept[[0, 2]] == other[[0, 2]]).all()
-            assert (kept[1, 8:] == other[1, 8:]).all()
+            now, before = getattr(owed, part), getattr(clean, part)
+            assert (now[[0, 2]] == before[[0, 2]]).all()
+            assert (now[1, 8:] == before[1, 8:]).all()
         assert not (owed.low[1, :8] == clean.low[1, :8]).any()
 
 
@@ -331,6 +337,26 @@ def test_bounds_add_of_known_operands_is_ieee() -> None:
     total = bounds.add(known(a), known(b), FP32)
     assert total.exact
     assert (total.value == (a.astype(np.float32) + b.astype(np.float32))).all()
+
+
+@pytest.mark.parametrize("error", [0.0, 2.0**-20], ids=["exact", "inexact"])
+def test_bounds_of_free_operands_are_free(error: float) -> None:
+    a, b = (
+        Bounded(np.ones(3), np.full(3, error), np.array(free))
+        for free in ([True, False, False], [False, True, False])
+    )
+    for two in (bounds.add, bounds.subtract, bounds.multiply):
+        assert two(a, b, FP32).free.tolist() == [True, True, False], two.__name__
+    assert bounds.rounded(a, FORMATS["bfloat16"]).free.tolist() == [True, False, False]
+
+
+def test_bounds_have_no_nan_for_an_error() -> None:
+    for seed in range(300):
+        drawn = draw_kernel(seed)
+        for name, owed in decompose(drawn.problem, drawn.arithmetic).items():
+            assert not np.isnan(owed.error).any(), f"seed {seed}: {name}"
+    z = known(np.array([np.nan, np.inf, -np.inf]))
+    assert not np.isnan(bounds.sigmoid(z, Arithmetic(), FP32).error).any()
 
 
 def test_bounds_rounding_of_known_values_is_exact() -> None:

@@ -139,6 +139,24 @@ def test_compare_ratio_is_the_error_over_the_tolerance() -> None:
     assert judge(1.0 + 30 * ULP16, 1.0, 7.0 * ULP16).ratio[0] == pytest.approx(30.0 / 7.5)
 
 
+@pytest.mark.parametrize(
+    ("observed", "value", "error", "free"),
+    [
+        (INF, 65520.0, 0.0, False),
+        (INF, 65519.0, 2.0, False),
+        (-INF, -7e4, 1.0, False),
+        (INF, 1.0, ULP16, True),
+        (NAN, 1.0, ULP16, True),
+    ],
+)
+def test_compare_ratio_of_a_right_non_finite_value_is_zero(
+    observed: float, value: float, error: float, free: bool
+) -> None:
+    result = judge(observed, value, error, free=free)
+    assert not result.wrong.any()
+    assert result.ratio[0] == 0.0
+
+
 def test_compare_works_element_by_element() -> None:
     value = bell(1, 3, 4)
     error = np.full((3, 1), 0.5)

@@ -236,14 +236,36 @@ def rounded_square() -> Witness:
     )
 
 
-def root_of_roundings(variance: str, eps: str) -> Witness:
-    value, eps_value = np.array([[float.fromhex(variance)]]), float.fromhex(eps)
-    exact = oracle.bounds.Interval(value, value, value, np.zeros((1, 1), dtype=np.bool_))
-    machine = Machine(BF16_KERNEL, How())
+def root_alone(variance: float, eps: float, exact: float, arithmetic: Arithmetic) -> Witness:
+    """The root of a variance at one end of its interval, far from the exact one at the other.
+
+    The error of a root is the larger one of both sides: only so does one side stand alone.
+    """
+    held, value = (np.array([[v]]) for v in (variance, exact))
+    low, high = np.minimum(held, value), np.maximum(held, value)
+    owed = oracle.bounds.Interval(value, low, high, np.zeros((1, 1), dtype=np.bool_))
+    machine = Machine(arithmetic, How())
     return step(
-        lambda b: b.rstd_of(exact, eps_value, BF16_KERNEL, BF16),
-        machine.rsqrt(machine.add(value, machine.round(np.asarray(eps_value)))),
+        lambda b: b.rstd_of(owed, eps, arithmetic, machine.fmt),
+        machine.rsqrt(machine.add(held, machine.round(np.asarray(eps)))),
     )
+
+
+def root_too_large() -> Witness:
+    """eps and its sum with the variance are rounded down, the root up, by nearly u each."""
+    eps = float.fromhex("0x1.0afffffffefp-1")
+    return root_alone(float.fromhex("0x1.fep-10"), eps, 1.0, BF16_KERNEL)
+
+
+def root_too_small() -> Witness:
+    """The other way round."""
+    eps = float.fromhex("0x1.0100000001p-1")
+    return root_alone(float.fromhex("0x1.08p-4"), eps, 0.0, BF16_KERNEL)
+
+
+def eps_that_underflows(quanta: float, variance: float, exact: float) -> Witness:
+    """An eps halfway between two multiples of the quantum, rounded to the even one."""
+    return root_alone(variance * Q, quanta * Q, exact * Q, UNFLUSHED)
 
 
 def rounded_addition() -> Witness:
@@ -316,10 +338,6 @@ def variance_much_below_its_bound() -> Witness:
 def inexact_root() -> Witness:
     arithmetic, how = Arithmetic(rsqrt_error=64.0), How(push={"root": 1})
     return kernel([1.0, -1.0], "rstd", arithmetic=arithmetic, how=how)
-
-
-def eps_that_underflows() -> Witness:
-    return kernel(SINKING, "rstd", eps=1.49 * Q, arithmetic=UNFLUSHED, is_rms_norm=True)
 
 
 def root_of_a_subnormal() -> Witness:
@@ -574,10 +592,6 @@ def nan_instead_of_infinity() -> Witness:
     return kernel(f32([INF, 1.0]), "mean", arithmetic=WELFORD)
 
 
-EPS_TERMS = """\
-    low = np.maximum(variance.low + eps * (1.0 - fmt.u) - fmt.quantum / 2, 0.0) * (1.0 - fmt.u)
-    high = (variance.high + eps * (1.0 + fmt.u) + fmt.quantum / 2) * (1.0 + fmt.u)
-"""
 PRODUCT = "error = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error"
 
 TERMS = (
@@ -737,29 +751,60 @@ TERMS = (
         "root_error = 2.0 * arithmetic.rsqrt_error * fmt.u\n    with",
     ),
     Term(
-        "rstd: rounding of eps",
-        EPS_TERMS,
-        EPS_TERMS.replace("eps * (1.0 - fmt.u)", "eps").replace("eps * (1.0 + fmt.u)", "eps"),
-        lambda: root_of_roundings("0x1.d8p-4", "0x1.2af9c8c5fdd80p-1"),
-        EPS_TERMS.replace("eps * (1.0 - fmt.u)", "eps * (1.0 - 2 * fmt.u)").replace(
-            "eps * (1.0 + fmt.u)", "eps * (1.0 + 2 * fmt.u)"
-        ),
+        "rstd: the root's error, upwards",
+        "(1.0 + root_error) / np.sqrt(low)",
+        "1.0 / np.sqrt(low)",
+        root_too_large,
+        "(1.0 + 2.0 * root_error) / np.sqrt(low)",
     ),
     Term(
-        "rstd: rounding of variance + eps",
-        EPS_TERMS,
-        EPS_TERMS.replace(" * (1.0 - fmt.u)\n", "\n").replace(" * (1.0 + fmt.u)\n", "\n"),
-        lambda: root_of_roundings("0x1.b8p-1", "0x1.14e5270990380p-3"),
-        EPS_TERMS.replace(" * (1.0 - fmt.u)\n", " * (1.0 - 2 * fmt.u)\n").replace(
-            " * (1.0 + fmt.u)\n", " * (1.0 + 2 * fmt.u)\n"
-        ),
+        "rstd: the root's error, downwards",
+        "(1.0 - root_error) / np.sqrt(high)",
+        "1.0 / np.sqrt(high)",
+        root_too_small,
+        "(1.0 - 2.0 * root_error) / np.sqrt(high)",
     ),
     Term(
-        "rstd: underflow of eps",
-        EPS_TERMS,
-        EPS_TERMS.replace(" - fmt.quantum / 2", "").replace(" + fmt.quantum / 2", ""),
-        eps_that_underflows,
-        EPS_TERMS.replace("fmt.quantum / 2", "fmt.quantum"),
+        "rstd: eps rounded down",
+        "eps * (1.0 - fmt.u)",
+        "eps",
+        root_too_large,
+        "eps * (1.0 - 2.0 * fmt.u)",
+    ),
+    Term(
+        "rstd: eps rounded up",
+        "eps * (1.0 + fmt.u)",
+        "eps",
+        root_too_small,
+        "eps * (1.0 + 2.0 * fmt.u)",
+    ),
+    Term(
+        "rstd: variance + eps rounded down",
+        "fmt.quantum / 2, 0.0) * (1.0 - fmt.u)",
+        "fmt.quantum / 2, 0.0)",
+        root_too_large,
+        "fmt.quantum / 2, 0.0) * (1.0 - 2.0 * fmt.u)",
+    ),
+    Term(
+        "rstd: variance + eps rounded up",
+        "fmt.quantum / 2) * (1.0 + fmt.u)",
+        "fmt.quantum / 2)",
+        root_too_small,
+        "fmt.quantum / 2) * (1.0 + 2.0 * fmt.u)",
+    ),
+    Term(
+        "rstd: underflow of eps, downwards",
+        " - fmt.quantum / 2, 0.0)",
+        ", 0.0)",
+        lambda: eps_that_underflows(2.5, 0.0, 9.0),
+        " - fmt.quantum, 0.0)",
+    ),
+    Term(
+        "rstd: underflow of eps, upwards",
+        " + fmt.quantum / 2) *",
+        ") *",
+        lambda: eps_that_underflows(1.5, 4.0, 0.0),
+        " + fmt.quantum) *",
     ),
     Term(
         "rstd: variance + eps that overflows",
@@ -1109,9 +1154,14 @@ RATIOS = {
     "mean square: the elements' errors": 0.915424424,
     "mean square: square of the elements' errors": 0.999996759,
     "rstd: the root's error": 0.920863036,
-    "rstd: rounding of eps": 0.799532418,
-    "rstd: rounding of variance + eps": 0.82678411,
-    "rstd: underflow of eps": 0.808548563,
+    "rstd: the root's error, upwards": 0.995869544,
+    "rstd: the root's error, downwards": 0.982397064,
+    "rstd: eps rounded down": 0.995869544,
+    "rstd: eps rounded up": 0.982397064,
+    "rstd: variance + eps rounded down": 0.995869544,
+    "rstd: variance + eps rounded up": 0.982397064,
+    "rstd: underflow of eps, downwards": 0.999998965,
+    "rstd: underflow of eps, upwards": 0.999999401,
     "addition: its rounding": 0.558085321,
     "product: its rounding": 0.326944375,
     "product: its underflow": 0.707106625,
