@@ -60,6 +60,11 @@ def gate_command(
         raise UsageError(f"workers={workers}, must be >= 1")
     if seed is not None and seed < 0:
         raise UsageError(f"seed={seed}, must be >= 0")
+    # Where nothing is said, a project need not have any.
+    if accepted != ACCEPTED and not accepted.is_file():
+        raise UsageError(f"accepted={str(accepted)!r}, must be a file")
+    if regressions != store.REGRESSIONS and not regressions.is_dir():
+        raise UsageError(f"regressions={str(regressions)!r}, must be a folder")
     settings = gate.GateSettings(
         base=base,
         targets=tuple(target or ()),
@@ -76,8 +81,9 @@ def gate_command(
     console = report.make_console()
     with GateDisplay(console) as display:
         result = gate.run(settings, display)
-    _write(result)
+    # First what nothing can keep from being read.
     print_gate(console, result)
+    _write(result)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in workflow_commands(result):
             # Not by way of the console, which would wrap them.

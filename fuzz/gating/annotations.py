@@ -27,7 +27,7 @@ def workflow_commands(result: GateResult) -> list[str]:
         title = f"{TITLE}: {finding.kind} in {finding.target}"
         if finding.blocks:
             errors.append(_command("error", title, _words(finding, result), finding.place))
-        elif finding.kind == "pre-existing":
+        elif finding.kind in ("pre-existing", "spills more"):
             warnings.append(_command("warning", title, _words(finding, result), finding.place))
     warnings += [_command("warning", TITLE, note) for note in result.notes]
     if result.compiled is not None:

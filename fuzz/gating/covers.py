@@ -39,15 +39,15 @@ def asked(spec: TargetSpec, case: Case) -> Case | str:
     given = {tensor.name for tensor in case.tensors}
     for arg in spec.args:
         if not arg.optional and arg.name not in given:
-            return f"needs {arg.name}"
+            return f"it needs {arg.name}"
     taken = {arg.name for arg in spec.args}
     for tensor in case.tensors:
         if tensor.name not in taken:
-            return f"takes no {tensor.name}"
+            return f"it takes no {tensor.name}"
     named = {flag.name for flag in spec.flags}
     for name, value in case.flags.items():
         if name not in named and (name not in IMPLIED or IMPLIED[name] != value):
-            return f"has no {name}={value}"
+            return f"it has no {name}={value}"
     flags: dict[str, FlagValue] = {}
     for flag in spec.flags:
         if flag.name in case.flags:
@@ -55,10 +55,20 @@ def asked(spec: TargetSpec, case: Case) -> Case | str:
         elif flag.name in IMPLIED:
             flags[flag.name] = IMPLIED[flag.name]
         else:
-            return f"needs {flag.name}"
+            return f"it needs {flag.name}"
     if case.launch.config is not None and case.launch.config >= len(spec.launch.configs):
-        return f"has no launch.config={case.launch.config}"
+        return f"it has no launch.config={case.launch.config}"
     return case if flags == case.flags else replace(case, flags=flags)
+
+
+def same_calls(base: TargetSpec, head: TargetSpec) -> bool:
+    """Whether every case of base's contract can be asked of head."""
+    return (
+        {arg.name for arg in base.args} <= {arg.name for arg in head.args}
+        and {a.name for a in head.args if not a.optional} <= {arg.name for arg in base.args}
+        and {flag.name for flag in base.flags} == {flag.name for flag in head.flags}
+        and base.launch.configs == head.launch.configs[: len(base.launch.configs)]
+    )
 
 
 def same_launch(base: TargetSpec, head: TargetSpec, case: Case) -> bool:
@@ -77,7 +87,7 @@ def _beyond(spec: TargetSpec, case: Case) -> Iterator[str]:
     if case.refusal is not None:
         # What is wrong with such a case is in no space; it is owed a refusal or nothing.
         if all(refusal.name != case.refusal for refusal in spec.refuses):
-            yield f"need not refuse {case.refusal}"
+            yield f"it need not refuse {case.refusal}"
         return
     yield from _beyond_shapes(spec, case)
     args = {arg.name: arg for arg in spec.args}
@@ -124,7 +134,9 @@ def _beyond_arg(arg: ArgSpec, tensor: TensorCase, case: Case) -> Iterator[str]:
 
 
 def _is_contiguous(tensor: TensorCase) -> bool:
-    """Nothing is read through the stride of a dim of size 1."""
+    """Whether it is read as one run. Nothing is read through the stride of a dim of size 1."""
+    if tensor.n_elements == 0:
+        return True
     step = 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         if size > 1 and stride != step:

@@ -21,6 +21,7 @@ ASPECTS: dict[Kind, str] = {
     "regression": "regressions",
     "weakened contract": "contract",
     "does not compile": "compile",
+    "spills more": "compile",
 }
 """The test that a finding of this kind is told in; "values" for the others."""
 

@@ -14,6 +14,7 @@ Kind = Literal[
     "does not compile",  # for a GPU that the kernel is meant for
     "flaky",  # fails in k of n equal runs on head, and was not seen to on base
     "regression",  # a stored failure that is back, and that base passes
+    "spills more",  # needs more registers than it did: slower, but not wrong
     "pre-existing",  # fails in the same way on base
     "fixed",  # a stored or accepted failure that base has and head has not
     "accepted",  # would block, but stands in the file of accepted failures

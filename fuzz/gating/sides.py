@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from fuzz import contract
 from fuzz.gating.affected import Known
-from fuzz.gating.trial import Bench
+from fuzz.gating.trial import KernelBench
 from fuzz.process.kernel_process import KernelProcess, KernelProcessError
 from fuzz.runner import Runner
 from fuzz.spec import TargetSpec
@@ -22,7 +24,7 @@ class Side:
         self.kernel = kernel
         self.folder = folder
         self.top = top
-        self.bench = Bench(Runner(kernel), {}, {})
+        self.bench = KernelBench(Runner(kernel))
         self.known: dict[str, Known | str] = {}
 
     def spec(self, name: str) -> TargetSpec | None:
@@ -30,40 +32,90 @@ class Side:
         item = self.known.get(name)
         return item.spec if isinstance(item, Known) else None
 
-    def read(self, name: str, *, must: bool) -> None:
-        """Enter every target that a name stands for. ``must``: that there is none is an error."""
-        if not must and not self._is_there(name):
-            return
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The targets that can be had."""
+        return tuple(name for name in self.known if self.spec(name) is not None)
+
+    def defaults(self, device: str) -> tuple[str, ...]:
+        """The built-in targets that are fuzzed where none is named.
+
+        Raises: KernelProcessError.
+        """
+        # Not what torch brings: no change of the repository affects it.
+        specs = [spec for name in self.kernel.names() for spec in self.kernel.specs(name)]
+        return tuple(spec.name for spec in specs if spec.default and device in spec.devices)
+
+    def read(self, name: str) -> None:
+        """Enter every target that a name stands for; where it stands for none, nothing."""
         try:
-            specs = self.kernel.specs(_file(name) or name)
+            if not self._is_there(name):
+                return
+            specs = self.kernel.specs(file_of(name) or name)
         except KernelProcessError as error:
-            self._enter_error(name, error)
+            self.enter_error(name, self._told(error))
             return
-        found = [
-            spec for spec in specs if spec.name == name or _file(name) == name or not _file(name)
-        ]
-        if not found and must:
-            functions = ", ".join(spec.name.rpartition(":")[2] for spec in specs)
-            self.known[name] = f"target={name!r} is no target of its file, must be of {functions}"
-        for spec in found:
-            try:
-                fingerprint = self.kernel.fingerprint(spec.name, self.top)
-            except KernelProcessError as error:
-                self._enter_error(spec.name, error)
+        for spec in specs:
+            if name in (spec.name, file_of(name)):
+                self._enter(spec)
+
+    def need(self, name: str) -> None:
+        """Enter a target on the bench alone, where it is not: it is not one that is compared."""
+        if name not in self.known and name not in self.bench.specs:
+            asked = Side(self.kernel, self.folder, self.top)
+            asked.read(name)
+            self.bench.specs |= asked.bench.specs
+            self.bench.absent |= asked.bench.absent
+
+    def share_errors(self, other: Side) -> None:
+        """Where a file could not be read, say so of each target that the other side has of it."""
+        for file, error in list(self.known.items()):
+            if not isinstance(error, str) or file != file_of(file):
                 continue
+            targets = [name for name in other.names if file_of(name) == file]
+            if targets:
+                del self.known[file]
+            for name in targets:
+                self.enter_error(name, error)
+
+    def enter_error(self, name: str, error: str) -> None:
+        """Enter why a target cannot be had."""
+        self.known[name] = error
+        self.bench.absent[name] = error.strip().splitlines()[-1].strip()
+
+    def _enter(self, spec: TargetSpec) -> None:
+        try:
+            fingerprint = self.kernel.fingerprint(spec.name, self.top)
+            contract.digest(spec)
+        except KernelProcessError as error:
+            self.enter_error(spec.name, self._told(error))
+        except contract.ContractError as error:
+            self.enter_error(spec.name, f"target={spec.name!r}: {error}")
+        else:
             self.known[spec.name] = Known(spec, fingerprint)
             self.bench.specs[spec.name] = spec
 
+    def _told(self, error: KernelProcessError) -> str:
+        """An error with files named from the top: base's are in a folder that will be gone."""
+        lines = str(error).replace(f"{self.top}/", "").splitlines()
+        return "\n".join(line for line in lines if '"<frozen importlib' not in line)
+
     def _is_there(self, name: str) -> bool:
-        file = _file(name)
+        file = file_of(name)
         return (self.folder / file).is_file() if file else name in self.kernel.names()
 
-    def _enter_error(self, name: str, error: KernelProcessError) -> None:
-        self.known[name] = str(error)
-        self.bench.absent[name] = str(error).strip().splitlines()[-1]
+
+def headline(error: str) -> str:
+    """The same error, with what its traceback ends with and where in its first line."""
+    first, *more = error.strip().splitlines()
+    places = re.findall(r'^ *File "(.+)", line (\d+)', error, re.MULTILINE)
+    if not more or not places:
+        return error
+    file, line = places[-1]
+    return "\n".join((f"{first.rstrip(':')}: {more[-1].strip()} ({file}, line {line})", *more))
 
 
-def _file(name: str) -> str:
+def file_of(name: str) -> str:
     """The file that a target's name begins with; empty for a built-in one."""
     if name.endswith(".py"):
         return name

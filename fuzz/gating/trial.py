@@ -159,7 +159,7 @@ def _ask_base(
             found.unpromised.append(question)
             return
         if now is not None and not same_launch(before, now, case):
-            found.unpromised.append(f"has another launch.config={case.launch.config}")
+            found.unpromised.append(f"it has another launch.config={case.launch.config}")
             return
         # Where neither covers it, it was shrunk out of what both are drawn from.
         if now is not None and covers(now, case) and (why := beyond(before, question)):
@@ -209,7 +209,8 @@ def _judged(found: Comparison, when_back: Kind, rate: Rate | None, contract: str
         share = "" if found.passing == total else f" {found.passing} of {total} such cases"
         return Judged(when_back, f"base passes{share}{contract}")
     if found.same:
-        return Judged("pre-existing", f"base fails in the same way{contract}")
+        share = "" if found.failed == found.runs else f" in {found.failed} of {found.runs} runs"
+        return Judged("pre-existing", f"base fails in the same way{share}{contract}")
     head_words = _told(rate, "head")
     if found.others:
         words = f"base fails otherwise{contract}: {'; '.join(sorted(found.others))}"
@@ -217,7 +218,7 @@ def _judged(found: Comparison, when_back: Kind, rate: Rate | None, contract: str
     if found.refused:
         return Judged("base cannot run", _joined(head_words, f"on base: {found.refused[0]}"))
     kind = when_back if rate is None else "flaky"
-    return Judged(kind, _joined(head_words, f"base promises nothing there: {found.unpromised[0]}"))
+    return Judged(kind, _joined(head_words, f"base owes nothing there: {found.unpromised[0]}"))
 
 
 def _rate(failure: Failure, head: Bench, contract: TargetSpec | None) -> Rate | None:

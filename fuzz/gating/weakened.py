@@ -23,6 +23,8 @@ class Weakened:
     changes: dict[str, list[Change]] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     evidence: dict[str, list[Failure]] = field(default_factory=dict)
+    # Targets of head that cannot be called as base's cases say.
+    untried: set[str] = field(default_factory=set)
 
     def add(self, target: str, change: Change) -> None:
         """Enter a field by which the target promises less."""
@@ -37,11 +39,12 @@ class Weakened:
 
         What shows by head's own contract too is the kernel's fault, not the contract's.
         """
-        target = failure.case.target
+        target, before = failure.case.target, failure.contract
         spec = head.specs[target]
-        if target not in self.changes or failure.contract == spec:
+        if target not in self.changes or before is None or before == spec:
             return False
-        if covers(spec, failure.case):
+        # Where neither covers it, it was shrunk out of what both are drawn from.
+        if covers(spec, failure.case) or not covers(before, failure.case):
             seen = head.run(failure.case, failure.signature)
             if isinstance(seen, str) or seen.failed:
                 return False
@@ -70,7 +73,7 @@ class Weakened:
                     f"{target} / contract / {change.field}",
                     f"{change}: {change.words}",
                     case=describe(first.case) if first else "",
-                    detail=_told(shown),
+                    detail=self._told(target),
                     failure=first.id if first else "",
                     place=place(target),
                 )
@@ -78,9 +81,11 @@ class Weakened:
             ]
         return found
 
-
-def _told(shown: list[Failure]) -> str:
-    if not shown:
+    def _told(self, target: str) -> str:
+        shown = self.evidence.get(target, [])
+        if shown:
+            told = "; ".join(failure.message for failure in shown[:MAX_EVIDENCE])
+            return f"by base's contract head fails: {told}"
+        if target in self.untried:
+            return "head cannot be called with the cases that base's contract has"
         return "no case of the plan shows a difference"
-    told = "; ".join(failure.message for failure in shown[:MAX_EVIDENCE])
-    return f"by base's contract head fails: {told}"

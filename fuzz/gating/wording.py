@@ -29,10 +29,12 @@ PLURALS: dict[Kind, str] = {
     "weakened contract": "weakened contracts",
     "does not compile": "that do not compile",
     "regression": "regressions",
+    "spills more": "that spill more",
 }
 SINGULARS: dict[Kind, str] = {
     "base cannot run": "that base cannot run",
     "does not compile": "that does not compile",
+    "spills more": "that spills more",
 }
 
 LONGEST = 300
