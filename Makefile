@@ -12,7 +12,7 @@ RUN    := $(VENV)/bin/python
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz test lint layers types pytest battery mutation format setup setup-dev clean
+.PHONY: help fuzz test lint layers types pytest battery browser mutation format setup setup-dev clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,12 +35,15 @@ types: setup-dev  ## mypy --strict on oracle and fuzz
 
 # The limit is for a test that hangs; none should come near it.
 pytest: setup-dev  ## the test suite, without the slow tests
-	$(RUN) -m pytest -n logical --dist worksteal --timeout 120 -m 'not slow' $(PYTEST_ARGS)
+	$(RUN) -m pytest -n logical --dist worksteal --timeout 120 -m 'not slow and not browser' $(PYTEST_ARGS)
 
 # The crashes last and by themselves: they start runners of their own, and count seconds.
 battery: setup-dev  ## the tests that are too slow for `make test`
 	$(RUN) -m pytest -n logical --dist worksteal --timeout 1800 -m slow --ignore tests/crashes
 	$(RUN) -m pytest --timeout 3600 --capture=no -m slow tests/crashes
+
+browser: setup-dev  ## the report page in Chromium (CHROMIUM names it)
+	$(RUN) -m pytest --timeout 120 -m browser tests/browser
 
 mutation: setup-dev  ## which small changes to the judging code no test sees
 	$(RUN) -m pip install --quiet 'mutmut>=3.8.1,<3.9'

@@ -10,18 +10,22 @@ import dataclasses
 import datetime
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
+from fuzz.history import HistoryError
 from fuzz.jobs.engine import Claim, Ended, EngineSettings, Found, Report, Stop, Want, engine_main
+from fuzz.jobs.maps import FailureMap
 from fuzz.jobs.plan import BATCH, Batches, Plan
 from fuzz.jobs.setup import Settings, Setup, UsageError, prepare
 from fuzz.jobs.totals import Totals
 from fuzz.process.children import end_child, start_child
 from fuzz.process.interrupts import Interrupts, counting_interrupts
+from fuzz.process.journal import Mark, drop_before
 from fuzz.process.lifecycle import use_one_thread
 from fuzz.store import OUT, Failure
 from fuzz.verdict import Signature
@@ -82,7 +86,26 @@ class Listener(Protocol):
         """Something went wrong that is no fault of a kernel."""
 
 
-def run(settings: Settings, listener: Listener, setup: Setup | None = None) -> CampaignResult:
+class Recorder(Protocol):
+    """Who keeps what is reported for longer than a campaign. Each may raise HistoryError."""
+
+    def started(self, folder: Path) -> None:
+        """The folder of the journals is there, and no runner yet."""
+
+    def reported(self, runner: int, totals: Totals, mark: Mark) -> None:
+        """What a runner did since it reported last, and up to where its journal holds it."""
+
+    def found(self, failure: Failure, where: FailureMap | None) -> None:
+        """A failure was written; where its wrong elements sit, if it is about elements."""
+
+
+def run(
+    settings: Settings,
+    listener: Listener,
+    setup: Setup | None = None,
+    *,
+    record: Recorder | None = None,
+) -> CampaignResult:
     """Run a campaign, with what was prepared for it already, if anything was.
 
     Raises: UsageError when it cannot begin.
@@ -95,17 +118,24 @@ def run(settings: Settings, listener: Listener, setup: Setup | None = None) -> C
     plan = Plan(
         setup.specs, seed=settings.seed, cases=settings.cases, batch=BATCH[setup.info.device]
     )
-    return run_plan(settings, setup, plan, listener)
+    return run_plan(settings, setup, plan, listener, record=record)
 
 
-def run_plan(settings: Settings, setup: Setup, plan: Batches, listener: Listener) -> CampaignResult:
+def run_plan(
+    settings: Settings,
+    setup: Setup,
+    plan: Batches,
+    listener: Listener,
+    *,
+    record: Recorder | None = None,
+) -> CampaignResult:
     """Run a campaign over cases that are known, with targets that are.
 
     ``setup`` and ``plan`` go together: a batch names its target by its place in ``setup.specs``.
     """
     use_one_thread()
     listener.started(setup)
-    return _Campaign(settings, setup, plan, listener).run()
+    return _Campaign(settings, setup, plan, listener, record).run()
 
 
 @dataclass
@@ -123,10 +153,19 @@ class _Link:
 
 
 class _Campaign:
-    def __init__(self, settings: Settings, setup: Setup, plan: Batches, listener: Listener) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        setup: Setup,
+        plan: Batches,
+        listener: Listener,
+        record: Recorder | None,
+    ) -> None:
         self._settings = settings
         self._setup = setup
         self._listener = listener
+        self._record = record
+        self._is_kept = True
         self._plan = plan
         self._result = CampaignResult(setup, run_folder=_new_run_folder(settings))
         self._claimed: set[Signature] = set()
@@ -134,6 +173,7 @@ class _Campaign:
         self._began = time.monotonic()
 
     def run(self) -> CampaignResult:
+        self._keep(lambda record: record.started(self._result.run_folder))
         links = [self._start(number) for number in range(self._setup.workers)]
         try:
             with counting_interrupts() as interrupts:
@@ -164,7 +204,7 @@ class _Campaign:
             device=info.device,
             gpu=info.gpus[number % len(info.gpus)] if info.gpus else None,
             backend=settings.backend,
-            journal=self._result.run_folder / f"journal-{number}.jsonl",
+            journal=self._journal(number),
             out=settings.out,
             deadline=None if seconds is None else self._began + seconds,
             sanitizer=sanitizer,
@@ -206,15 +246,13 @@ class _Campaign:
                 link.connection.send(new)
                 self._result.investigating += len(new)
             elif isinstance(message, Report):
-                totals = self._result.totals
-                known = len(totals.faults)
-                totals.merge(message.totals)
-                for fault in totals.faults[known:]:
-                    self._listener.error(fault)
+                self._add(link.number, message)
             elif isinstance(message, Found):
+                failure, where = message.failure, message.map
+                self._keep(lambda record: record.found(failure, where))
                 self._result.investigating -= 1
-                self._result.failures.append((message.failure, message.path))
-                self._listener.failure(message.failure, message.path)
+                self._result.failures.append((failure, message.path))
+                self._listener.failure(failure, message.path)
             elif isinstance(message, Ended):
                 link.ended = True
                 if message.error:
@@ -225,8 +263,33 @@ class _Campaign:
             link.process.join()
             self._error(
                 f"runner {link.number} died (exit code {link.process.exitcode}); its journal "
-                f"{self._result.run_folder}/journal-{link.number}.jsonl names the case it was at"
+                f"{self._journal(link.number)} names the case it was at"
             )
+
+    def _add(self, number: int, report: Report) -> None:
+        self._keep(lambda record: record.reported(number, report.totals, report.journal))
+        if self._is_kept:
+            drop_before(self._journal(number), report.journal)
+        totals = self._result.totals
+        known = len(totals.faults)
+        # There may be millions of widths, and the failing cases come as failures.
+        totals.merge(dataclasses.replace(report.totals, widths={}, failing={}))
+        for fault in totals.faults[known:]:
+            self._listener.error(fault)
+
+    def _keep(self, tell: Callable[[Recorder], None]) -> None:
+        """Tell the recorder, as long as it can record. Afterwards the journals keep everything."""
+        if self._record is None:
+            return
+        try:
+            tell(self._record)
+        except HistoryError as error:
+            self._record = None
+            self._is_kept = False
+            self._error(f"{error}; the journals in {self._result.run_folder} keep what follows")
+
+    def _journal(self, number: int) -> Path:
+        return self._result.run_folder / f"journal-{number}.jsonl"
 
     def _error(self, text: str) -> None:
         self._result.errors.append(text)

@@ -19,6 +19,7 @@ from fuzz.display import Display
 from fuzz.gate_commands import commands as gate_commands
 from fuzz.jobs import script
 from fuzz.jobs.setup import Settings, UsageError
+from fuzz.night_commands import commands as night_commands
 from fuzz.options import (
     Device,
     DeviceOption,
@@ -53,6 +54,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(gate_commands)
+app.add_typer(night_commands)
 
 
 @app.command()

@@ -89,11 +89,17 @@ class Display:
         self._console.print(Text(line), soft_wrap=True)
 
 
-class GateDisplay(Display):
-    """Shows a gate while it runs: its stages, and its campaign. Use as a context manager."""
+class StagedDisplay(Display):
+    """Shows a gate or a night while it runs: its stages, and its campaign.
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console, Settings())
+    ``seconds`` and ``cases`` are the limits of the campaign, where it has any. Use as a context
+    manager.
+    """
+
+    def __init__(
+        self, console: Console, *, seconds: float | None = None, cases: int | None = None
+    ) -> None:
+        super().__init__(console, Settings(seconds=seconds, cases=cases))
 
     def started(self, setup: Setup) -> None:
         """Say where the plan runs."""

@@ -14,7 +14,7 @@ from rich.text import Text
 from fuzz import gate, report, store
 from fuzz.compiling.gpus import GPUS, Gpu, failure, find_gpu
 from fuzz.compiling.job import LIMIT, compile_cases
-from fuzz.display import GateDisplay
+from fuzz.display import StagedDisplay
 from fuzz.gating.accepted import ACCEPTED
 from fuzz.gating.annotations import workflow_commands
 from fuzz.gating.junit import junit
@@ -79,7 +79,7 @@ def gate_command(
         gpus=_gpus(gpu),
     )
     console = report.make_console()
-    with GateDisplay(console) as display:
+    with StagedDisplay(console) as display:
         result = gate.run(settings, display)
     # First what nothing can keep from being read.
     print_gate(console, result)
@@ -115,7 +115,7 @@ def compile_command(
         for case in draw_cases(spec, seed=seed, count=cases, budget=budget, frames=frames)
     ]
     console = report.make_console()
-    with GateDisplay(console) as display:
+    with StagedDisplay(console) as display:
         display.stage(f"compiling for {', '.join(g.name for g in gpus)}")
         found = compile_cases(
             drawn,

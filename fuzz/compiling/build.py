@@ -32,6 +32,7 @@ MAX_TEXT = 400
 
 REGISTER_BYTES = 4
 
+
 def build(launch: Launch, *, memory: int, printed: Path) -> Built:
     """Compile what was to be launched, taking at most ``memory`` bytes more than now.
 

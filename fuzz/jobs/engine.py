@@ -16,16 +16,16 @@ from pathlib import Path
 
 from fuzz.case import Case
 from fuzz.jobs.failures import Investigator, signatures
-from fuzz.jobs.plan import Batch, draw_limits
+from fuzz.jobs.maps import FailureMap, Latest, Witnessed, map_of
+from fuzz.jobs.plan import Batch, cases_of
 from fuzz.jobs.totals import Totals
-from fuzz.process.journal import Journal
+from fuzz.process.journal import Journal, Mark
 from fuzz.process.kernel_process import KernelProcess, KernelProcessError, Stopped
 from fuzz.process.lifecycle import enter_child
 from fuzz.process.sanitizer import Sanitizer
 from fuzz.runner import Result, Runner
 from fuzz.spec import TargetSpec
 from fuzz.store import FAILURES, Failure, write
-from fuzz.strategies import Budget, Frames, draw_cases
 from fuzz.verdict import Signature
 
 REPORT_EVERY = 0.25
@@ -75,17 +75,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """What was done since the last report."""
+    """What was done since the last report. The journal has all of it, and of what was reported
+    before, up to its mark."""
 
     totals: Totals
+    journal: Mark
 
 
 @dataclass(frozen=True)
 class Found:
-    """A failure was written."""
+    """A failure was written. ``map`` shows where the wrong elements of the original case sit."""
 
     failure: Failure
     path: Path
+    map: FailureMap | None
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,22 @@ def engine_main(connection: Connection, settings: EngineSettings) -> None:
     connection.close()
 
 
+@dataclass(frozen=True)
+class _Failing:
+    """A failing case, and what its runs did if that is known."""
+
+    result: Result
+    seen: Witnessed | None
+
+
 class _Engine:
     def __init__(self, connection: Connection, settings: EngineSettings) -> None:
         self._connection = connection
         self._settings = settings
         self._stopped = False
         self._totals = Totals()
+        self._mark = Mark()
+        self._latest = Latest()
         self._reported = time.monotonic()
 
     def serve(self) -> None:
@@ -129,18 +142,17 @@ class _Engine:
             sanitizer=settings.sanitizer,
         )
         with kernel, Journal(settings.journal) as journal:
-            runner = Runner(kernel, journal)
+            runner = Runner(kernel, journal, self._latest)
             grace = None if settings.deadline is None else settings.deadline + SHRINK_GRACE
             investigator = Investigator(runner, deadline=grace, stop=self._must_stop)
-            budget, frames = draw_limits(settings.device, settings.seed)
             while not self._is_over() and (batch := self._next_batch()) is not None:
                 spec = settings.specs[batch.target]
                 try:
-                    failing = self._judge(runner, spec, batch, budget, frames)
+                    failing = self._judge(runner, journal, spec, batch)
                 finally:
                     self._report()
-                for result in failing:
-                    self._investigate(investigator, spec, result)
+                for item in failing:
+                    self._investigate(investigator, spec, item, kernel.interpreted)
 
     def _must_stop(self) -> bool:
         if not self._stopped and self._connection.poll(0):
@@ -168,30 +180,24 @@ class _Engine:
         return answer
 
     def _judge(
-        self,
-        runner: Runner,
-        spec: TargetSpec,
-        batch: Batch,
-        budget: Budget,
-        frames: Frames | None,
-    ) -> list[Result]:
+        self, runner: Runner, journal: Journal, spec: TargetSpec, batch: Batch
+    ) -> list[_Failing]:
         """Judge a batch; returns the first failing case of each signature in it."""
-        failing: list[Result] = []
+        failing: list[_Failing] = []
         seen: set[Signature] = set()
         judged = 0
         try:
-            cases: Iterable[Case] | None = batch.cases
-            if cases is None:
-                cases = draw_cases(
-                    spec, seed=batch.seed, count=batch.count, budget=budget, frames=frames
-                )
+            settings = self._settings
+            cases = cases_of(batch, spec, device=settings.device, seed=settings.seed)
             for result in runner.judge_all(spec, self._until_over(cases)):
                 judged += 1
                 self._totals.add(result)
+                # Behind the verdict that was just counted, and before any that was not.
+                self._mark = journal.mark
                 new = signatures(result.case, result.verdict).keys() - seen
                 if new:
                     seen |= new
-                    failing.append(result)
+                    failing.append(_Failing(result, self._latest.of(result.case)))
                 if time.monotonic() - self._reported > REPORT_EVERY:
                     self._report()
         except Stopped:
@@ -207,13 +213,17 @@ class _Engine:
             yield case
 
     def _report(self) -> None:
-        self._connection.send(Report(self._totals))
+        self._connection.send(Report(self._totals, self._mark))
         self._totals = Totals()
         self._reported = time.monotonic()
 
-    def _investigate(self, investigator: Investigator, spec: TargetSpec, result: Result) -> None:
+    def _investigate(
+        self, investigator: Investigator, spec: TargetSpec, item: _Failing, interpreted: bool
+    ) -> None:
+        result = item.result
         claimed = self._ask(Claim(tuple(signatures(result.case, result.verdict))))
         assert isinstance(claimed, tuple)
+        maps = _maps(item, claimed, interpreted=interpreted)
         for signature in claimed:
             try:
                 failure = investigator.investigate(spec, result.case, signature, result.verdict)
@@ -221,4 +231,15 @@ class _Engine:
                 self._stopped = True
                 failure = investigator.as_found(spec, result.case, signature, result.verdict)
             path = write(failure, self._settings.out / FAILURES)
-            self._connection.send(Found(failure, path))
+            self._connection.send(Found(failure, path, maps[signature]))
+
+
+def _maps(
+    item: _Failing, claimed: tuple[Signature, ...], *, interpreted: bool
+) -> dict[Signature, FailureMap | None]:
+    """By fault, where the wrong elements of the case sit."""
+    if item.seen is None or not claimed:
+        return dict.fromkeys(claimed)
+    found = signatures(item.result.case, item.result.verdict)
+    evidence = item.seen.evidence(interpreted=interpreted)
+    return {signature: map_of(evidence, found[signature]) for signature in claimed}

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from fuzz.case import Case
+from fuzz.jobs.effort import Effort, choose
 from fuzz.space.budget import GPU_BUDGET, GPU_FRAMES, INTERPRETER_BUDGET, Budget
 from fuzz.space.frames import Frames
 from fuzz.spec import TargetSpec
+from fuzz.strategies import draw_cases
 
 BATCH = {"cpu": 16, "cuda": 128}
 """Cases of a batch: about a second's work, so that no runner waits long for the last one."""
@@ -22,13 +25,19 @@ BATCH = {"cpu": 16, "cuda": 128}
 
 @dataclass(frozen=True)
 class Batch:
-    """Cases to judge: ``count`` of target ``specs[target]``, drawn from ``seed`` or given."""
+    """Cases to judge: ``count`` of target ``specs[target]``, drawn from ``seed`` or given.
+
+    ``effort`` chooses among more drawn ones. ``frames`` is the seed of the frames that they are
+    variations of, where the device has such; None: the campaign's.
+    """
 
     number: int
     target: int
     seed: int
     count: int
     cases: tuple[Case, ...] | None = None
+    effort: Effort | None = None
+    frames: int | None = None
 
 
 class Batches(Protocol):
@@ -82,6 +91,17 @@ def batch_seed(seed: int, target: str, number: int) -> int:
     """The seed of a target's batch: the same for any number of runners and any other targets."""
     text = f"{seed}/{target}/{number}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
+
+
+def cases_of(batch: Batch, spec: TargetSpec, *, device: str, seed: int) -> Iterable[Case]:
+    """The cases of a batch, drawn as they are asked for, in the campaign of a seed."""
+    if batch.cases is not None:
+        return batch.cases
+    budget, frames = draw_limits(device, seed if batch.frames is None else batch.frames)
+    effort = batch.effort
+    count = batch.count if effort is None else effort.drawn_for(batch.count)
+    drawn = draw_cases(spec, seed=batch.seed, count=count, budget=budget, frames=frames)
+    return drawn if effort is None else choose(drawn, effort, batch.count)
 
 
 def draw_limits(device: str, seed: int) -> tuple[Budget, Frames | None]:

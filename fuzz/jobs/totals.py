@@ -6,7 +6,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fuzz.cells import cell_of
+from fuzz.jobs.failures import signatures
 from fuzz.runner import PARTS, Result
+from fuzz.verdict import Signature
 
 REFUSED = "(invalid)"
 """Stands for the dtype of invalid inputs, which are a row of their own."""
@@ -72,12 +75,38 @@ class Row:
             self.spread.setdefault(name, Counter()).update(bins)
 
 
+@dataclass(slots=True)
+class CellSum:
+    """Cases of one kind: how many, how many of them wrong, and the largest error/bound."""
+
+    executed: int = 0
+    failed: int = 0
+    worst: float = 0.0
+
+    def merge(self, other: CellSum) -> None:
+        """Add another's numbers."""
+        self.executed += other.executed
+        self.failed += other.failed
+        self.worst = max(self.worst, other.worst)
+
+
+Width = tuple[str, int, int | None]
+"""Target, columns and block, None where the launch has none."""
+
+
 @dataclass
 class Totals:
     """Sums over cases. ``faulty`` counts errors of the harness, ``faults`` are the first of them,
-    each with its case."""
+    each with its case.
+
+    ``cells`` are sums by feature cell, ``widths`` those of valid cases by width. ``failing`` has
+    the first failing case of each fault.
+    """
 
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+    cells: dict[str, CellSum] = field(default_factory=dict)
+    widths: dict[Width, CellSum] = field(default_factory=dict)
+    failing: dict[Signature, Result] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
     keys: set[tuple[str, ...]] = field(default_factory=set)
     not_reached: int = 0
@@ -115,6 +144,9 @@ class Totals:
             row.failed += verdict.status == "fail"
         spread = {name: Counter((bin_of(ratio),)) for name, ratio in verdict.ratios.items()}
         row.merge(Row(ratios=verdict.ratios, spread=spread))
+        self._add_to_cells(result)
+        for signature in signatures(case, verdict):
+            self.failing.setdefault(signature, result)
         self.seconds.update(verdict.seconds)
         self.keys.update(result.keys)
         if result.fault:
@@ -122,10 +154,26 @@ class Totals:
             if len(self.faults) < MAX_FAULTS:
                 self.faults.append(f"case {verdict.case_id}: {result.fault}")
 
+    def _add_to_cells(self, result: Result) -> None:
+        case, verdict = result.case, result.verdict
+        worst = max(verdict.ratios.values(), default=0.0)
+        one = CellSum(verdict.status != "skip", verdict.status == "fail", worst)
+        self.cells.setdefault(str(cell_of(case)), CellSum()).merge(one)
+        # The width of an input that must be refused says nothing of a kernel.
+        if case.refusal is None:
+            width = (case.target, case.n_cols, case.launch.block)
+            self.widths.setdefault(width, CellSum()).merge(one)
+
     def merge(self, other: Totals) -> None:
         """Add another's sums."""
         for (target, dtype), row in other.rows.items():
             self.row(target, dtype).merge(row)
+        for cell, sums in other.cells.items():
+            self.cells.setdefault(cell, CellSum()).merge(sums)
+        for width, sums in other.widths.items():
+            self.widths.setdefault(width, CellSum()).merge(sums)
+        for signature, result in other.failing.items():
+            self.failing.setdefault(signature, result)
         self.seconds.update(other.seconds)
         self.keys |= other.keys
         self.not_reached += other.not_reached

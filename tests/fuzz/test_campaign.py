@@ -17,14 +17,18 @@ import pytest
 
 from fuzz import store
 from fuzz.campaign import CampaignResult, run
+from fuzz.cells import cell_of
+from fuzz.history import HistoryError
+from fuzz.jobs.maps import FailureMap
 from fuzz.jobs.plan import Plan, batch_seed
 from fuzz.jobs.setup import Settings, Setup, UsageError, default_workers
-from fuzz.jobs.totals import MAX_FAULTS, REFUSED, Row, Totals, bin_of
+from fuzz.jobs.totals import MAX_FAULTS, REFUSED, CellSum, Row, Totals, bin_of
+from fuzz.process.journal import Mark
 from fuzz.process.kernel_worker import DeviceInfo
 from fuzz.report import conclusion, result_json
 from fuzz.runner import Result
 from fuzz.store import Failure
-from fuzz.verdict import Verdict
+from fuzz.verdict import Finding, Verdict
 from tests.fuzz.fake_backend import BACKEND, UNFIT_BACKEND, WRONG_FROM, case_of, spec_of
 from tests.fuzz.processes import (
     abandoned_segments,
@@ -57,6 +61,28 @@ class Witness:
 
     def error(self, text: str) -> None:
         self.errors.append(text)
+
+
+@dataclass
+class Keeper:
+    """A recorder that remembers, until it cannot any more."""
+
+    folders: list[Path] = field(default_factory=list)
+    reports: list[tuple[int, Totals, Mark]] = field(default_factory=list)
+    maps: dict[str, FailureMap | None] = field(default_factory=dict)
+    breaks_after: int = 1 << 30
+
+    def started(self, folder: Path) -> None:
+        assert list(folder.iterdir()) == []
+        self.folders.append(folder)
+
+    def reported(self, runner: int, totals: Totals, mark: Mark) -> None:
+        if len(self.reports) == self.breaks_after:
+            raise HistoryError("history='somewhere': database or disk is full")
+        self.reports.append((runner, totals, mark))
+
+    def found(self, failure: Failure, where: FailureMap | None) -> None:
+        self.maps[failure.id] = where
 
 
 def settings_of(tmp_path: Path, *targets: str, **how: Any) -> Settings:
@@ -306,6 +332,71 @@ def test_campaign_without_targets_takes_the_default_ones(tmp_path: Path) -> None
     assert [spec.name for spec in witness.setup.specs] == ["right", "wrong_tail"]
 
 
+# --- what a campaign has recorded -----------------------------------------------------------------
+
+
+def test_campaign_tells_its_recorder_every_report(tmp_path: Path) -> None:
+    keeper, listener = Keeper(), Witness()
+    how = settings_of(tmp_path, "right", "wrong_tail", cases=60, workers=2)
+    result = run(how, listener, record=keeper)
+    assert keeper.folders == [result.run_folder]
+    told = Totals()
+    marks: dict[int, list[Mark]] = {0: [], 1: []}
+    for runner, totals, mark in keeper.reports:
+        told.merge(totals)
+        marks[runner].append(mark)
+    assert (told.rows, told.cells) == (result.totals.rows, result.totals.cells)
+    assert (told.executed, told.failed) == (60, result.totals.failed)
+    # Too many to be kept by those who show a campaign.
+    assert not result.totals.widths
+    assert sum(width.executed for width in told.widths.values()) == 60
+    assert set(told.failing) == {failure.signature for failure in listener.failures}
+    for runner, seen in marks.items():
+        size = (result.run_folder / f"journal-{runner}.jsonl").stat().st_size
+        assert seen == sorted(seen)
+        assert seen[-1] == Mark(0, size)
+    assert keeper.maps.keys() == {failure.id for failure in listener.failures}
+    for failure in listener.failures:
+        where = keeper.maps[failure.id]
+        assert where is not None
+        # Of the case as it was found: the shrunk one has a row of a few columns.
+        original = failure.original
+        assert (where.rows, where.cols) == (original.n_rows, original.n_cols)
+        assert original.case_id in where.about
+        per_patch = original.n_cols / len(where.grid[0])
+        wrong = [max(column) > 1 for column in zip(*where.grid, strict=True)]
+        if failure.signature.region == "tail columns" and per_patch == 1:
+            assert wrong == [column >= WRONG_FROM for column in range(original.n_cols)]
+        assert any(wrong)
+
+
+def test_campaign_whose_record_fails_goes_on_and_keeps_its_journals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fuzz.campaign.drop_before", lambda path, mark: dropped.append(mark))
+    dropped: list[Mark] = []
+    keeper, listener = Keeper(breaks_after=2), Witness()
+    result = run(settings_of(tmp_path, "right", cases=80), listener, record=keeper)
+    assert result.totals.executed == 80
+    assert listener.errors == result.errors
+    (error,) = result.errors
+    assert error.startswith("history='somewhere': database or disk is full; the journals in ")
+    assert str(result.run_folder) in error
+    assert result.exit_code == 2
+    assert len(keeper.reports) == 2
+    # Nothing is dropped that was not recorded.
+    assert dropped == [mark for _, _, mark in keeper.reports]
+
+
+def test_campaign_without_a_recorder_drops_old_journals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fuzz.campaign.drop_before", lambda path, mark: dropped.append(path.name))
+    dropped: list[str] = []
+    campaign(tmp_path, "right", cases=20)
+    assert set(dropped) == {"journal-0.jsonl"}
+
+
 # --- how a campaign is ended ----------------------------------------------------------------------
 
 PROGRAM = """
@@ -413,6 +504,27 @@ def test_totals_keep_the_first_faults_only() -> None:
         sums.merge(part)
     assert sums.faulty == 3 * (MAX_FAULTS - 1)
     assert len(sums.faults) == MAX_FAULTS
+
+
+def test_totals_count_by_cell_and_by_width() -> None:
+    sums = Totals()
+    case = case_of("right", cols=33)
+    finding = Finding("values_within_bound", "base", "y", "wrong")
+    for verdict in (
+        Verdict(case.case_id, "pass", ratios={"y": 0.5, "mean": 0.75}),
+        Verdict(case.case_id, "fail", (finding,), ratios={"y": 1.5}),
+        Verdict(case.case_id, "fail", (finding,), ratios={"y": 1.25}),
+        Verdict(case.case_id, "skip", reason="not here"),
+    ):
+        part = Totals()
+        part.add(Result(case, verdict))
+        sums.merge(part)
+    assert sums.cells == {str(cell_of(case)): CellSum(3, 2, 1.5)}
+    assert sums.widths == {("right", 33, 32): CellSum(3, 2, 1.5)}
+    # The first failing case of each fault.
+    assert {s.check: r.verdict.ratios["y"] for s, r in sums.failing.items()} == {
+        "values_within_bound": 1.5
+    }
 
 
 def test_totals_add_up() -> None:

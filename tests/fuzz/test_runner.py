@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,13 +20,22 @@ import pytest
 from fuzz.case import Case
 from fuzz.inputs import make_values
 from fuzz.process import mailbox
-from fuzz.process.journal import Journal
+from fuzz.process.journal import (
+    Journal,
+    JournalError,
+    Mark,
+    drop_before,
+    entries_since,
+    failing,
+    is_written,
+    journals,
+)
 from fuzz.process.kernel_process import KernelProcess, KernelProcessError, Outcome, Stopped
 from fuzz.process.limits import LIMITS, Limits
 from fuzz.process.mailbox import NOT_STARTED, Block, Outbox, OutOfSharedMemory, Slot
 from fuzz.relations import expand
 from fuzz.runner import PARTS, Runner, RunnerFault
-from fuzz.verdict import Array, Damage, ErrorInfo, Observation
+from fuzz.verdict import Array, Damage, ErrorInfo, Finding, Observation, Verdict
 from tests.fuzz.fake_backend import BACKEND, UNFIT_BACKEND, case_of, spec_of
 from tests.fuzz.processes import abandoned_segments, descendants, is_alive, own_segments, wait_until
 
@@ -347,13 +357,109 @@ def test_journal_has_a_line_before_and_after_each_case(runner: Runner, tmp_path:
 
 def test_journal_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = case_of("right")
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    path = tmp_path / "journal.jsonl"
+
+    def sizes() -> dict[str, int]:
+        return {p.name: len(p.read_text().splitlines()) for p in tmp_path.glob("*.jsonl")}
+
+    with Journal(path) as journal:
         journal.begin(case)
-        monkeypatch.setattr("fuzz.process.journal.MAX_BYTES", 10 * journal.path.stat().st_size)
+        monkeypatch.setattr("fuzz.process.journal.MAX_BYTES", 10 * path.stat().st_size)
         for _ in range(50):
             journal.begin(case)
-    sizes = {p.name: len(p.read_text().splitlines()) for p in tmp_path.iterdir()}
-    assert sizes == {"journal.old.jsonl": 11, "journal.jsonl": 7}
+        files = {f"journal.{number}.jsonl": 11 for number in range(4)}
+        assert sizes() == {**files, "journal.jsonl": 7}
+        assert journal.mark == Mark(4, path.stat().st_size)
+        # Until it is known elsewhere, and but for the file that the last case may begin in.
+        drop_before(path, Mark(1, 0))
+        assert len(sizes()) == 5
+        drop_before(path, journal.mark)
+        assert sizes() == {"journal.3.jsonl": 11, "journal.jsonl": 7}
+    with Journal(path) as journal:
+        # Goes on where it was.
+        assert journal.mark == Mark(4, path.stat().st_size)
+
+
+def test_journal_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    assert not is_written(path)
+    with Journal(path):
+        assert is_written(path)
+        with pytest.raises(ValueError, match="is being written by another process"):
+            Journal(path)
+    assert not is_written(path)
+    with Journal(path) as journal:
+        journal.begin(case_of("right"))
+
+
+def test_journal_gives_back_what_was_judged(tmp_path: Path) -> None:
+    case = case_of("wrong_tail")
+    finding = Finding("a_check", "base", "y", "says", "tail", math.inf, (1, 2))
+    verdict = Verdict(
+        case.case_id,
+        "fail",
+        (finding,),
+        "because",
+        {"y": math.inf, "mean": 1 / 3},
+        {"draw": 0.25},
+    )
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        journal.begin(case)
+        journal.end(verdict)
+        (entry,) = entries_since(journal.path, Mark())
+        assert (entry.case, entry.verdict, entry.mark) == (case, verdict, journal.mark)
+        assert list(failing(journal.path)) == [(case, (finding,))]
+
+
+@pytest.mark.parametrize("size", [0, 3000, 1 << 30])
+def test_journal_is_read_on_from_any_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    # A file for every line, one for some, one for all.
+    monkeypatch.setattr("fuzz.process.journal.MAX_BYTES", size)
+    # Some of them twice, some of those in a row.
+    cases = [case_of("right", seed=number) for number in (1, 2, 2, 3, 1, 4, 4)]
+    path = tmp_path / "journal-0.jsonl"
+    marks = [Mark()]
+    with Journal(path) as journal:
+        for number, case in enumerate(cases):
+            # As a runner does: the next case begins before the last one ends.
+            journal.begin(case)
+            if number:
+                journal.end(Verdict(cases[number - 1].case_id, "pass", seconds={"draw": number}))
+                marks.append(journal.mark)
+        journal.end(Verdict(cases[-1].case_id, "pass", seconds={"draw": len(cases)}))
+        marks.append(journal.mark)
+        journal.begin(cases[0])
+    with path.open("a") as file:
+        file.write('{"event":"end","id":"')
+    for number, mark in enumerate(marks):
+        entries = list(entries_since(path, mark))
+        assert [entry.case for entry in entries] == cases[number:]
+        assert [entry.verdict.seconds["draw"] for entry in entries] == [
+            *range(number + 1, len(cases) + 1)
+        ]
+        assert [entry.mark for entry in entries] == marks[number + 1 :]
+        drop_before(path, mark)
+        assert list(entries_since(path, mark)) == entries
+    assert journals(tmp_path) == {0: path}
+
+
+@pytest.mark.parametrize("line", ["no journal", '{"event":"end","id":"0123"}'])
+def test_journal_that_cannot_be_read_says_where(tmp_path: Path, line: str) -> None:
+    case = case_of("right")
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.begin(replace(case, seed=2))
+        journal.end(Verdict(replace(case, seed=2).case_id, "pass"))
+    with path.open("a") as file:
+        file.write('{"event":"begin","format":1,"id":"0123","case":{}}\n')
+        size = file.tell()
+        file.write(line + "\n")
+    entries = entries_since(path, Mark())
+    next(entries)
+    with pytest.raises(JournalError, match=rf"journal\.jsonl: byte {size}: "):
+        next(entries)
 
 
 def test_journal_of_a_killed_run_names_the_case_it_was_at(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""The commands of nights: ln-fuzz night, merge, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from fuzz import night, report, store
+from fuzz.display import StagedDisplay
+from fuzz.history import HISTORY, HistoryError
+from fuzz.jobs.setup import UsageError
+from fuzz.nights.merge import merge_shards
+from fuzz.nights.screen import print_merge, print_night
+from fuzz.nights.shards import parse_shard
+from fuzz.options import Device, DeviceOption, Out, Targets, check_writable, parse_seconds
+from fuzz.pages.page import write_report
+
+commands = typer.Typer()
+
+
+@commands.command("night")
+def night_command(
+    time: Annotated[
+        str | None, typer.Option(help="Length, with everything: 30m, 8h. [default: 2h]")
+    ] = None,
+    cases: Annotated[int | None, typer.Option(help="Stop after this many cases.")] = None,
+    target: Targets = None,
+    shard: Annotated[str, typer.Option(help="Which of several parts this is, as 2/8.")] = "1/1",
+    seed: Annotated[int | None, typer.Option(help="Repeat a night's seeds.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of runners, on a CPU.")] = None,
+    workers_per_gpu: Annotated[
+        int | None, typer.Option(help="Number of runners for each GPU.")
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    regressions: Annotated[
+        Path, typer.Option(help="Folder of the failures that must not come back.")
+    ] = store.REGRESSIONS,
+    out: Out = store.OUT,
+) -> None:
+    """Fuzz for long, where it was tried least, and keep what is learnt in the history."""
+    for name, value, least in (
+        ("cases", cases, 1),
+        ("workers", workers, 1),
+        ("workers_per_gpu", workers_per_gpu, 1),
+        ("seed", seed, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(f"{name}={value}, must be >= {least}")
+    seconds = parse_seconds(time) if time is not None else None
+    if seconds is None and cases is None:
+        seconds = parse_seconds("2h")
+    settings = night.NightSettings(
+        seconds=seconds,
+        cases=cases,
+        targets=tuple(target or ()),
+        device=device.value,
+        shard=parse_shard(shard),
+        seed=seed,
+        workers=workers,
+        workers_per_gpu=workers_per_gpu,
+        out=out,
+        regressions=regressions,
+    )
+    console = report.make_console()
+    with StagedDisplay(console, seconds=seconds, cases=cases) as display:
+        result = night.run(settings, display)
+    print_night(console, result)
+    raise typer.Exit(result.exit_code)
+
+
+@commands.command("merge")
+def merge_command(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Shards' folders.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that they are joined in.")] = store.OUT,
+) -> None:
+    """Join the shards of a night: exit 2 where one is missing, truncated or unfinished."""
+    try:
+        result = merge_shards(folders, out)
+    except HistoryError as error:
+        raise UsageError(str(error)) from error
+    print_merge(report.make_console(), result)
+    raise typer.Exit(result.exit_code)
+
+
+@commands.command("report")
+def report_command(
+    page: Annotated[Path, typer.Option("--out", help="The file that is written.")] = Path(
+        "report.html"
+    ),
+    history: Annotated[Path, typer.Option(help="What nights have left.")] = store.OUT / HISTORY,
+) -> None:
+    """Write what the nights have shown as one HTML file, which needs nothing else."""
+    check_writable(page, "out")
+    try:
+        write_report(history, page)
+    except HistoryError as error:
+        raise UsageError(str(error)) from error
+    report.make_console().print(Text(f"written: {page}"), soft_wrap=True)
