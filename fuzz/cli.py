@@ -26,6 +26,7 @@ from fuzz.options import (
     Out,
     SanitizerOption,
     Targets,
+    check_at_least,
     check_writable,
     folders,
     parse_fixes,
@@ -78,12 +79,8 @@ def run(
     out: Out = store.OUT,
 ) -> None:
     """Fuzz targets: all built-in ones, or those named."""
-    if cases is not None and cases < 1:
-        raise UsageError(f"cases={cases}, must be >= 1")
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers={workers}, must be >= 1")
-    if seed is not None and seed < 0:
-        raise UsageError(f"seed={seed}, must be >= 0")
+    check_at_least(1, cases=cases, workers=workers)
+    check_at_least(0, seed=seed)
     seconds = None if time is None else parse_seconds(time)
     if cases is None and seconds is None:
         seconds = DEFAULT_SECONDS

@@ -23,7 +23,7 @@ from fuzz.gating.outcome import CompileReport, GateResult
 from fuzz.gating.screen import print_compiled, print_gate
 from fuzz.jobs.plan import draw_limits
 from fuzz.jobs.setup import Settings, UsageError, prepare
-from fuzz.options import Device, DeviceOption, Out, Targets, folders, parse_seconds
+from fuzz.options import Device, DeviceOption, Out, Targets, check_at_least, folders, parse_seconds
 from fuzz.strategies import draw_cases
 
 FORMAT = 1
@@ -54,12 +54,8 @@ def gate_command(
     out: Out = store.OUT,
 ) -> None:
     """Judge a change of kernels: exit 0 it may be merged, 1 it may not, 2 no verdict."""
-    if cases is not None and cases < 1:
-        raise UsageError(f"cases={cases}, must be >= 1")
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers={workers}, must be >= 1")
-    if seed is not None and seed < 0:
-        raise UsageError(f"seed={seed}, must be >= 0")
+    check_at_least(1, cases=cases, workers=workers)
+    check_at_least(0, seed=seed)
     # Where nothing is said, a project need not have any.
     if accepted != ACCEPTED and not accepted.is_file():
         raise UsageError(f"accepted={str(accepted)!r}, must be a file")

@@ -15,7 +15,15 @@ from fuzz.jobs.setup import UsageError
 from fuzz.nights.merge import merge_shards
 from fuzz.nights.screen import print_merge, print_night
 from fuzz.nights.shards import parse_shard
-from fuzz.options import Device, DeviceOption, Out, Targets, check_writable, parse_seconds
+from fuzz.options import (
+    Device,
+    DeviceOption,
+    Out,
+    Targets,
+    check_at_least,
+    check_writable,
+    parse_seconds,
+)
 from fuzz.pages.page import write_report
 
 commands = typer.Typer()
@@ -41,14 +49,8 @@ def night_command(
     out: Out = store.OUT,
 ) -> None:
     """Fuzz for long, where it was tried least, and keep what is learnt in the history."""
-    for name, value, least in (
-        ("cases", cases, 1),
-        ("workers", workers, 1),
-        ("workers_per_gpu", workers_per_gpu, 1),
-        ("seed", seed, 0),
-    ):
-        if value is not None and value < least:
-            raise UsageError(f"{name}={value}, must be >= {least}")
+    check_at_least(1, cases=cases, workers=workers, workers_per_gpu=workers_per_gpu)
+    check_at_least(0, seed=seed)
     seconds = parse_seconds(time) if time is not None else None
     if seconds is None and cases is None:
         seconds = parse_seconds("2h")

@@ -78,6 +78,16 @@ def parse_fixes(items: list[str]) -> dict[str, str]:
     return fixes
 
 
+def check_at_least(least: int, **values: int | None) -> None:
+    """Refuse an option's number that is too small; None is one that was not given.
+
+    Raises: UsageError.
+    """
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UsageError(f"{name}={value}, must be >= {least}")
+
+
 def check_writable(path: Path, option: str = "json") -> None:
     """Fail early where a result could not be written.
 

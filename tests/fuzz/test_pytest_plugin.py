@@ -306,7 +306,7 @@ def test_workers_have_a_folder_each_and_what_they_find_replays(project: pytest.P
     folders = sorted(project.path.glob(".ln-fuzz/runs/*"))
     assert [folder.name.split("-")[2] for folder in folders] == [seed[1]] * 2
     for folder in folders:
-        (journal,) = folder.iterdir()
+        (journal,) = folder.glob("journal-*.jsonl")
         targets = set(re.findall(r'"target":"([^"]*)"', journal.read_text()))
         assert len(targets) == 1, targets
     replay = re.search("replay: ln-fuzz replay ([0-9a-f]{6})", text)
