@@ -7,17 +7,11 @@ import triton.language as tl
 from torch import Tensor
 
 from ln_kernels import rows
-from ln_kernels.blocks import (
-    block_statistics,
-    load_input,
-    row_offset,
-    row_statistics,
-    store_norm,
-)
+from ln_kernels.blocks import normalize_rows, row_offset
 from ln_kernels.launch import LaunchConfig, default_launch, on_device_of
 
 
-@triton.jit(do_not_specialize=["size_1", "size_2", "size_3"])
+@triton.jit(do_not_specialize=["size_1", "size_2", "size_3", "n_rows", "n_vectors"])
 def _fused_bias_layer_norm_kernel(
     x_ptr,  # fp16, bf16 or fp32 (*lead, n_cols)
     input_bias_ptr,  # any of these dtypes (n_cols,)
@@ -27,33 +21,43 @@ def _fused_bias_layer_norm_kernel(
     size_1,  # int: size of the leading dim after the outermost, if there is one
     size_2,  # int: of the one after that, if there is one
     size_3,  # int: of the one after that, if there is one
-    x_strides,  # tuple of ints: strides of x's leading dims
-    out_strides,  # tuple of ints: strides of out's leading dims
-    n_cols,  # int: columns of a row
+    x_strides,  # tuple of ints: strides of x's leading dims, in vectors
+    out_strides,  # tuple of ints: strides of out's leading dims, in vectors
+    n_rows,  # int: rows of this launch
+    n_vectors,  # int: columns of a row, in vectors
     eps,  # fp32: added to the variance
-    ONE_BLOCK: tl.constexpr,  # n_cols <= BLOCK: the row is read once
-    BLOCK: tl.constexpr,  # columns a step
+    ROWS: tl.constexpr,  # these five as in normalize_rows
+    PART: tl.constexpr,
+    PARTS: tl.constexpr,
+    MORE: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides)
-    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides)
-    if ONE_BLOCK:
-        cols = tl.arange(0, BLOCK)
-        mask = cols < n_cols
-        value = load_input(x_ptr, input_bias_ptr, None, None, cols, mask)
-        mean, rstd = block_statistics(value, mask, n_cols, eps, IS_RMS=False)
-        store_norm(value, mean, rstd, weight_ptr, bias_ptr, None, out_ptr, cols, mask)
-    else:
-        mean, rstd = row_statistics(
-            x_ptr, input_bias_ptr, None, None, n_cols, eps, IS_RMS=False, BLOCK=BLOCK
-        )
-        start = 0
-        while start < n_cols:
-            cols = start + tl.arange(0, BLOCK)
-            mask = cols < n_cols
-            value = load_input(x_ptr, input_bias_ptr, None, None, cols, mask)
-            store_norm(value, mean, rstd, weight_ptr, bias_ptr, None, out_ptr, cols, mask)
-            start += BLOCK
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    present = None
+    if ROWS > 1:
+        present = row < n_rows
+    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides, VECTOR)
+    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides, VECTOR)
+    normalize_rows(
+        x_ptr,
+        input_bias_ptr,
+        None,
+        None,
+        weight_ptr,
+        bias_ptr,
+        None,
+        out_ptr,
+        None,
+        present,
+        n_vectors * VECTOR,
+        eps,
+        False,
+        ROWS,
+        PART,
+        PARTS,
+        MORE,
+        VECTOR,
+    )
 
 
 def fused_bias_layer_norm(
@@ -92,9 +96,10 @@ def fused_bias_layer_norm(
     )
     launch = launch or default_launch(n_cols, x.element_size())
     with on_device_of(x):
-        for batch in rows.row_batches((x, out)):
+        for batch in rows.row_batches((x, out), (bias, gamma, beta)):
             x_rows, out_rows = batch.tensors
-            _fused_bias_layer_norm_kernel[(batch.n_rows,)](
+            tiling = launch.tiling(n_cols, batch.vector)
+            _fused_bias_layer_norm_kernel[(tiling.programs(batch.n_rows),)](
                 x_rows,
                 bias,
                 gamma,
@@ -102,10 +107,10 @@ def fused_bias_layer_norm(
                 out_rows,
                 *batch.inner_sizes,
                 *batch.strides,
-                n_cols,
+                batch.n_rows,
+                n_cols // batch.vector,
                 eps,
-                ONE_BLOCK=n_cols <= launch.block,
-                BLOCK=launch.block,
+                **tiling.constants(),
                 **launch.options(),
             )
     return out

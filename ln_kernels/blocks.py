@@ -1,5 +1,9 @@
 """Device code that the kernels share: where a row starts, what it holds, its statistics, its norm.
 
+A program works on tiles of (ROWS, PART): some rows, PART columns of each at a time. The first PARTS
+tiles of a row stay in registers from their one read to their one write; only what lies beyond them
+is read again, for the variance and for the output.
+
 Loops over columns are written with `while`: it compiles to the same vectorised loads as `range`,
 and Triton 3.6's interpreter cannot turn a run-time bound into a `range` under NumPy >= 2.4.
 The functions are few and coarse: the interpreter takes 0.3 ms for each call of one.
@@ -30,45 +34,129 @@ def product(
 
 @triton.jit
 def row_offset(
-    row,  # int64: which row, counted over all leading dims
+    row,  # int64, of any shape: which row, counted over all leading dims
     size_1,  # int: size of the leading dim after the outermost, if there is one
     size_2,  # int: of the one after that, if there is one
     size_3,  # int: of the one after that, if there is one
-    strides,  # tuple of ints: strides of the leading dims, outermost first, in elements
+    strides,  # tuple of ints: strides of the leading dims, outermost first, in vectors
+    VECTOR: tl.constexpr,  # elements of a vector
 ):
-    """The offset of a row in elements, int64."""
+    """The offset of a row in elements, int64: a multiple of VECTOR, which the compiler sees."""
     sizes = (size_1, size_2, size_3)
     offset = row * 0
     for dim in tl.static_range(len(strides) - 1, 0, -1):
         offset += (row % sizes[dim - 1]) * strides[dim]
         row = row // sizes[dim - 1]
-    return offset + row * strides[0]
+    return (offset + row * strides[0]) * VECTOR
+
+
+@triton.jit
+def columns(
+    PART: tl.constexpr,  # columns of a tile
+    VECTOR: tl.constexpr,  # neighbouring columns that are aligned in every tensor
+):
+    """int32 (1, PART): 0 ... PART - 1, of which each thread holds VECTOR neighbours at a time.
+
+    Left to itself the compiler gives a thread as many neighbours as the best aligned tensor
+    allows, and reads the others with gaps between the lanes of a warp.
+    """
+    return tl.max_contiguous(tl.arange(0, PART), VECTOR)[None, :]
+
+
+@triton.jit
+def load_row(
+    ptr,  # (ROWS, 1) pointers to rows
+    cols,  # int32 (1, PART)
+    n_cols,  # int: columns of a row
+    present,  # int1 (ROWS, 1): rows that exist, or None where all do
+    FULL: tl.constexpr,  # all of cols exist
+    AGAIN: tl.constexpr,  # it is wanted once more
+):
+    """(ROWS, PART) elements of rows, 0 where there are none."""
+    # What a program writes leaves the cache first, what it may read again last.
+    policy: tl.constexpr = "evict_last" if AGAIN else "evict_first"
+    if FULL:
+        if present is None:
+            value = tl.load(ptr + cols, eviction_policy=policy)
+        else:
+            value = tl.load(ptr + cols, mask=present, other=0.0, eviction_policy=policy)
+    else:
+        mask = cols < n_cols
+        if present is not None:
+            mask = mask & present
+        value = tl.load(ptr + cols, mask=mask, other=0.0, eviction_policy=policy)
+    return value
+
+
+@triton.jit
+def load_cols(
+    ptr,  # (n_cols,)
+    cols,  # int32 (1, PART)
+    n_cols,  # int: columns of a row
+    FULL: tl.constexpr,  # all of cols exist
+):
+    """(1, PART) elements of a vector that all rows share, in fp32, 0 where there are none."""
+    if FULL:
+        value = tl.load(ptr + cols, eviction_policy="evict_last")
+    else:
+        value = tl.load(ptr + cols, mask=cols < n_cols, other=0.0, eviction_policy="evict_last")
+    return value.to(tl.float32)
+
+
+@triton.jit
+def store_row(
+    ptr,  # (ROWS, 1) pointers to rows
+    value,  # fp32 (ROWS, PART)
+    cols,  # int32 (1, PART)
+    n_cols,  # int: columns of a row
+    present,  # int1 (ROWS, 1): rows that exist, or None where all do
+    FULL: tl.constexpr,  # all of cols exist
+):
+    """Store what exists, rounded once to the dtype of the row."""
+    value = value.to(ptr.dtype.element_ty)
+    if FULL:
+        if present is None:
+            tl.store(ptr + cols, value, eviction_policy="evict_first")
+        else:
+            tl.store(ptr + cols, value, mask=present, eviction_policy="evict_first")
+    else:
+        mask = cols < n_cols
+        if present is not None:
+            mask = mask & present
+        tl.store(ptr + cols, value, mask=mask, eviction_policy="evict_first")
 
 
 @triton.jit
 def load_input(
-    x_ptr,  # row of x, any float dtype like all that follow
+    x_ptr,  # rows of x, any float dtype like all that follow
     input_bias_ptr,  # (n_cols,) added to x, or None
-    residual_ptr,  # row added after that, or None
-    z_ptr,  # row whose silu multiplies the sum, or None
-    cols,  # int32 (BLOCK,): columns of this block
-    mask,  # int1 (BLOCK,): columns that exist
+    residual_ptr,  # rows added after that, or None
+    z_ptr,  # rows whose silu multiplies the sum, or None
+    cols,  # int32 (1, PART)
+    n_cols,  # int: columns of a row
+    present,  # int1 (ROWS, 1): rows that exist, or None where all do
+    FULL: tl.constexpr,  # all of cols exist
+    AGAIN: tl.constexpr,  # it is wanted once more
 ):
-    """What is normalised: ((x + input_bias) + residual) * silu(z), in fp32, 0 where masked."""
-    value = tl.load(x_ptr + cols, mask=mask, other=0.0).to(tl.float32)
+    """What is normalised: ((x + input_bias) + residual) * silu(z), 0 where masked.
+
+    In fp32; or x as it is, where that is all: two halves fit one register.
+    """
+    value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN)
     if input_bias_ptr is not None:
-        value += tl.load(input_bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)
+        value = value.to(tl.float32) + load_cols(input_bias_ptr, cols, n_cols, FULL)
     if residual_ptr is not None:
-        value += tl.load(residual_ptr + cols, mask=mask, other=0.0).to(tl.float32)
+        residual = load_row(residual_ptr, cols, n_cols, present, FULL, AGAIN)
+        value = value.to(tl.float32) + residual.to(tl.float32)
     if z_ptr is not None:
-        z = tl.load(z_ptr + cols, mask=mask, other=0.0).to(tl.float32)
-        value = product(value, z * tl.sigmoid(z))
+        z = load_row(z_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)
+        value = product(value.to(tl.float32), z * tl.sigmoid(z))
     return value
 
 
 @triton.jit
 def mean_of(
-    total,  # fp32 scalar: sum of a row
+    total,  # fp32: sum of a row
     n_cols,  # int: columns of the row
 ):
     """total / n_cols, correctly rounded: an approximate quotient leaves constant rows off 0."""
@@ -77,7 +165,7 @@ def mean_of(
 
 @triton.jit
 def inverse_std(
-    variance,  # fp32 scalar
+    variance,  # fp32
     eps,  # fp32: added to the variance
 ):
     """1 / sqrt(variance + eps): rstd, by the approximate instruction of a GPU."""
@@ -92,81 +180,170 @@ def inverse_std(
 
 
 @triton.jit
-def block_statistics(
-    value,  # fp32 (BLOCK,): a whole row, 0 where masked
-    mask,  # int1 (BLOCK,)
-    n_cols,  # int: columns that exist
-    eps,  # fp32: added to the variance
-    IS_RMS: tl.constexpr,  # do not subtract the mean
-):
-    """(mean, rstd) of a row that fits one block; the mean of an RMS norm is 0."""
-    if IS_RMS:
-        mean = 0.0
-    else:
-        mean = mean_of(tl.sum(value), n_cols)
-    # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
-    centred = tl.where(mask, value - mean, 0.0)
-    return mean, inverse_std(tl.sum(product(centred, centred)) / n_cols, eps)
-
-
-@triton.jit
-def row_statistics(
-    x_ptr,  # these four as in load_input
+def normalize_rows(
+    x_ptr,  # (ROWS, 1) pointers to rows; these four as in load_input
     input_bias_ptr,
     residual_ptr,
-    z_ptr,
-    n_cols,  # int: columns of the row
+    z_before_ptr,
+    weight_ptr,  # (n_cols,), or None
+    bias_ptr,  # (n_cols,), or None
+    z_after_ptr,  # rows whose silu multiplies the result, or None
+    out_ptr,  # rows of out
+    sum_ptr,  # rows for what is normalised, or None
+    present,  # int1 (ROWS, 1): rows that exist, or None where all do
+    n_cols,  # int: columns of a row
     eps,  # fp32: added to the variance
     IS_RMS: tl.constexpr,  # do not subtract the mean
-    BLOCK: tl.constexpr,  # columns a step
+    ROWS: tl.constexpr,  # rows of a tile
+    PART: tl.constexpr,  # columns of a tile
+    PARTS: tl.constexpr,  # tiles that stay in registers
+    MORE: tl.constexpr,  # n_cols > PARTS * PART: the rest is read again
+    VECTOR: tl.constexpr,  # neighbouring columns that are aligned in every tensor
 ):
-    """(mean, rstd) of a row of any width, in two passes that recompute what is normalised.
+    """Normalise rows and store the result; return (mean, rstd), each fp32 (ROWS, 1).
 
-    Each lane sums its own column of every block; the lanes are summed once, at the end.
+    Two passes over the row: the mean, then the squares of what is centred. Each lane sums its own
+    column of every tile; the lanes are summed once, at the end.
     """
+    lane = columns(PART, VECTOR)
+    held = ()
+    for k in tl.static_range(PARTS):
+        cols = k * PART + lane
+        value = load_input(
+            x_ptr,
+            input_bias_ptr,
+            residual_ptr,
+            z_before_ptr,
+            cols,
+            n_cols,
+            present,
+            MORE | (k < PARTS - 1),
+            True,
+        )
+        held = held + (value,)  # noqa: RUF005 - tuples of tensors can only be joined
     if IS_RMS:
-        mean = 0.0
+        mean = tl.zeros([ROWS, 1], dtype=tl.float32)
     else:
-        total = tl.zeros([BLOCK], dtype=tl.float32)
-        start = 0
-        while start < n_cols:
-            cols = start + tl.arange(0, BLOCK)
-            mask = cols < n_cols
-            total += load_input(x_ptr, input_bias_ptr, residual_ptr, z_ptr, cols, mask)
-            start += BLOCK
-        mean = mean_of(tl.sum(total), n_cols)
-    squares = tl.zeros([BLOCK], dtype=tl.float32)
-    start = 0
-    while start < n_cols:
-        cols = start + tl.arange(0, BLOCK)
-        mask = cols < n_cols
-        value = load_input(x_ptr, input_bias_ptr, residual_ptr, z_ptr, cols, mask)
-        # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
-        centred = tl.where(mask, value - mean, 0.0)
+        total = tl.zeros([ROWS, PART], dtype=tl.float32)
+        for k in tl.static_range(PARTS):
+            total += held[k].to(tl.float32)
+        if MORE:
+            start = PARTS * PART
+            while start < n_cols:
+                cols = start + lane
+                total += load_input(
+                    x_ptr,
+                    input_bias_ptr,
+                    residual_ptr,
+                    z_before_ptr,
+                    cols,
+                    n_cols,
+                    present,
+                    False,
+                    True,
+                ).to(tl.float32)
+                start += PART
+        mean = mean_of(tl.sum(total, axis=1), n_cols)[:, None]
+    squares = tl.zeros([ROWS, PART], dtype=tl.float32)
+    for k in tl.static_range(PARTS):
+        centred = held[k].to(tl.float32) - mean
+        if not MORE and k == PARTS - 1:
+            # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
+            centred = tl.where(k * PART + lane < n_cols, centred, 0.0)
         squares += product(centred, centred)
-        start += BLOCK
-    return mean, inverse_std(tl.sum(squares) / n_cols, eps)
+    if MORE:
+        start = PARTS * PART
+        while start < n_cols:
+            cols = start + lane
+            value = load_input(
+                x_ptr,
+                input_bias_ptr,
+                residual_ptr,
+                z_before_ptr,
+                cols,
+                n_cols,
+                present,
+                False,
+                True,
+            ).to(tl.float32)
+            # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
+            centred = tl.where(cols < n_cols, value - mean, 0.0)
+            squares += product(centred, centred)
+            start += PART
+    rstd = inverse_std(tl.sum(squares, axis=1) / n_cols, eps)[:, None]
+    for k in tl.static_range(PARTS):
+        cols = k * PART + lane
+        value = held[k].to(tl.float32)
+        if sum_ptr is not None:
+            store_row(sum_ptr, value, cols, n_cols, present, MORE | (k < PARTS - 1))
+        store_norm(
+            value,
+            mean,
+            rstd,
+            weight_ptr,
+            bias_ptr,
+            z_after_ptr,
+            out_ptr,
+            cols,
+            n_cols,
+            present,
+            MORE | (k < PARTS - 1),
+        )
+    if MORE:
+        start = PARTS * PART
+        while start < n_cols:
+            cols = start + lane
+            value = load_input(
+                x_ptr,
+                input_bias_ptr,
+                residual_ptr,
+                z_before_ptr,
+                cols,
+                n_cols,
+                present,
+                False,
+                False,
+            ).to(tl.float32)
+            if sum_ptr is not None:
+                store_row(sum_ptr, value, cols, n_cols, present, False)
+            store_norm(
+                value,
+                mean,
+                rstd,
+                weight_ptr,
+                bias_ptr,
+                z_after_ptr,
+                out_ptr,
+                cols,
+                n_cols,
+                present,
+                False,
+            )
+            start += PART
+    return mean, rstd
 
 
 @triton.jit
 def store_norm(
-    value,  # fp32 (BLOCK,): what is normalised
-    mean,  # fp32 scalar, 0 for an RMS norm
-    rstd,  # fp32 scalar
+    value,  # fp32 (ROWS, PART): what is normalised
+    mean,  # fp32 (ROWS, 1), 0 for an RMS norm
+    rstd,  # fp32 (ROWS, 1)
     weight_ptr,  # (n_cols,), or None
     bias_ptr,  # (n_cols,), or None
-    z_ptr,  # row whose silu multiplies the result, or None
-    out_ptr,  # row of out
-    cols,  # int32 (BLOCK,): columns of this block
-    mask,  # int1 (BLOCK,): columns that exist
+    z_ptr,  # rows whose silu multiplies the result, or None
+    out_ptr,  # rows of out
+    cols,  # int32 (1, PART)
+    n_cols,  # int: columns of a row
+    present,  # int1 (ROWS, 1): rows that exist, or None where all do
+    FULL: tl.constexpr,  # all of cols exist
 ):
     """Store ((value - mean) * rstd * weight + bias) * silu(z), rounded once to out's dtype."""
     y = (value - mean) * rstd
     if weight_ptr is not None:
-        y *= tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)
+        y *= load_cols(weight_ptr, cols, n_cols, FULL)
     if bias_ptr is not None:
-        y += tl.load(bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)
+        y += load_cols(bias_ptr, cols, n_cols, FULL)
     if z_ptr is not None:
-        z = tl.load(z_ptr + cols, mask=mask, other=0.0).to(tl.float32)
+        z = load_row(z_ptr, cols, n_cols, present, FULL, False).to(tl.float32)
         y *= z * tl.sigmoid(z)
-    tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)
+    store_row(out_ptr, y, cols, n_cols, present, FULL)

@@ -8,17 +8,13 @@ import triton.language as tl
 from torch import Tensor
 
 from ln_kernels import rows
-from ln_kernels.blocks import (
-    block_statistics,
-    load_input,
-    row_offset,
-    row_statistics,
-    store_norm,
-)
+from ln_kernels.blocks import normalize_rows, row_offset
 from ln_kernels.launch import LaunchConfig, default_launch, on_device_of
 
 
-@triton.jit(do_not_specialize=["size_1", "size_2", "size_3", "n_rows", "n_groups"])
+@triton.jit(
+    do_not_specialize=["size_1", "size_2", "size_3", "n_rows", "n_pairs", "n_groups", "n_vectors"]
+)
 def _gated_norm_kernel(
     x_ptr,  # fp16, bf16 or fp32 (*lead, n_groups * n_cols)
     weight_ptr,  # any of these dtypes (n_groups * n_cols,), or None
@@ -31,51 +27,62 @@ def _gated_norm_kernel(
     size_1,  # int: size of the leading dim after the outermost, if there is one
     size_2,  # int: of the one after that, if there is one
     size_3,  # int: of the one after that, if there is one
-    x_strides,  # tuple of ints: strides of x's leading dims
-    z_strides,  # tuple of ints: strides of z's leading dims, or None
-    out_strides,  # tuple of ints: strides of out's leading dims
+    x_strides,  # tuple of ints: strides of x's leading dims, in vectors
+    z_strides,  # tuple of ints: strides of z's leading dims, in vectors, or None
+    out_strides,  # tuple of ints: strides of out's leading dims, in vectors
     n_rows,  # int: rows of the whole call, which may be more than those of this launch
+    n_pairs,  # int: pairs of a row and a group, of this launch
     n_groups,  # int: groups of a row
-    n_cols,  # int: columns of a group
+    n_vectors,  # int: columns of a group, in vectors
     eps,  # fp32: added to the variance
     IS_RMS: tl.constexpr,  # do not subtract the mean
-    ONE_BLOCK: tl.constexpr,  # n_cols <= BLOCK: the group is read once
-    BLOCK: tl.constexpr,  # columns a step
+    ROWS: tl.constexpr,  # pairs of a program; these five as in normalize_rows
+    PART: tl.constexpr,
+    PARTS: tl.constexpr,
+    MORE: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    pid = tl.program_id(0).to(tl.int64)
-    row = pid // n_groups
-    group = pid % n_groups
-    first_col = group * n_cols
-    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides) + first_col
-    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides) + first_col
+    pair = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    present = None
+    if ROWS > 1:
+        present = pair < n_pairs
+    row = pair // n_groups
+    group = pair % n_groups
+    n_cols = n_vectors * VECTOR
+    first_col = group * n_vectors * VECTOR
+    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides, VECTOR) + first_col
+    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides, VECTOR) + first_col
     if weight_ptr is not None:
         weight_ptr += first_col
     if bias_ptr is not None:
         bias_ptr += first_col
     if z_before_ptr is not None:
-        z_before_ptr += row_offset(row, size_1, size_2, size_3, z_strides) + first_col
+        z_before_ptr += row_offset(row, size_1, size_2, size_3, z_strides, VECTOR) + first_col
     if z_after_ptr is not None:
-        z_after_ptr += row_offset(row, size_1, size_2, size_3, z_strides) + first_col
-    if ONE_BLOCK:
-        cols = tl.arange(0, BLOCK)
-        mask = cols < n_cols
-        value = load_input(x_ptr, None, None, z_before_ptr, cols, mask)
-        mean, rstd = block_statistics(value, mask, n_cols, eps, IS_RMS=IS_RMS)
-        store_norm(value, mean, rstd, weight_ptr, bias_ptr, z_after_ptr, out_ptr, cols, mask)
-    else:
-        mean, rstd = row_statistics(
-            x_ptr, None, None, z_before_ptr, n_cols, eps, IS_RMS=IS_RMS, BLOCK=BLOCK
-        )
-        start = 0
-        while start < n_cols:
-            cols = start + tl.arange(0, BLOCK)
-            mask = cols < n_cols
-            value = load_input(x_ptr, None, None, z_before_ptr, cols, mask)
-            store_norm(value, mean, rstd, weight_ptr, bias_ptr, z_after_ptr, out_ptr, cols, mask)
-            start += BLOCK
+        z_after_ptr += row_offset(row, size_1, size_2, size_3, z_strides, VECTOR) + first_col
+    mean, rstd = normalize_rows(
+        x_ptr,
+        None,
+        None,
+        z_before_ptr,
+        weight_ptr,
+        bias_ptr,
+        z_after_ptr,
+        out_ptr,
+        None,
+        present,
+        n_cols,
+        eps,
+        IS_RMS,
+        ROWS,
+        PART,
+        PARTS,
+        MORE,
+        VECTOR,
+    )
     if mean_ptr is not None:
-        tl.store(mean_ptr + group * n_rows + row, mean)
-    tl.store(rstd_ptr + group * n_rows + row, rstd)
+        tl.store(mean_ptr + group * n_rows + row, mean, mask=present)
+    tl.store(rstd_ptr + group * n_rows + row, rstd, mask=present)
 
 
 def grouped_forward(
@@ -115,11 +122,13 @@ def grouped_forward(
     mean = None if is_rms_norm else torch.empty_like(rstd)
     tensors = (x, out) if z is None else (x, out, z)
     with on_device_of(x):
-        for batch in rows.row_batches(tensors, programs_per_row=n_groups):
+        for batch in rows.row_batches(tensors, (weight, bias), 1, n_groups):
             x_rows, out_rows, *z_rows = batch.tensors
             x_strides, out_strides, *z_strides = batch.strides
             z_ptr = z_rows[0] if z_rows else None
-            _gated_norm_kernel[(batch.n_rows * n_groups,)](
+            n_pairs = batch.n_rows * n_groups
+            tiling = launch.tiling(group_size, batch.vector)
+            _gated_norm_kernel[(tiling.programs(n_pairs),)](
                 x_rows,
                 weight,
                 bias,
@@ -133,12 +142,12 @@ def grouped_forward(
                 z_strides[0] if z_strides else None,
                 out_strides,
                 n_rows,
+                n_pairs,
                 n_groups,
-                group_size,
+                group_size // batch.vector,
                 eps,
                 IS_RMS=is_rms_norm,
-                ONE_BLOCK=group_size <= launch.block,
-                BLOCK=launch.block,
+                **tiling.constants(),
                 **launch.options(),
             )
     return out, mean, rstd

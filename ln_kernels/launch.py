@@ -14,27 +14,49 @@ from torch import Tensor
 MAX_BLOCK = 2**20
 NUM_WARPS = (1, 2, 4, 8, 16, 32)
 
-# Default column blocks: at least one warp of 4 columns a lane, at most 64 KiB of a row. Rows of
-# up to 4096 columns fit one block and are read once; wider rows loop over blocks of 8192.
-_MIN_BLOCK = 128
-_MAX_BLOCK_BYTES = 65536
-_MAX_SINGLE_BLOCK = 4096
-_WIDE_BLOCK = 8192
-_COLS_PER_WARP = 256
-_MAX_DEFAULT_WARPS = 8
+# A program takes several short rows, so that its threads have enough to load; more of them than
+# this would make tiles of many rows and few columns, which cost registers for their addresses.
+_MAX_ROWS = 16
+# A tile gives each thread this many columns, two vector loads of 4 bytes an element or one of 2;
+# fewer where each is a load of its own. More are as fast, and finer tiles waste less of a row's end.
+_COLS_PER_THREAD = 8
+_SINGLE_COLS_PER_THREAD = 4
+# Tiles are unrolled: their number is a matter of compile time, and of the interpreter's.
+_MAX_PARTS = 16
+_THREADS_PER_WARP = 32
 
-# A whole row lives in registers, so wide rows need more threads than the defaults above. 32 bytes
-# of a row are two vector loads in flight for each lane.
-_WHOLE_ROW_BYTES_PER_WARP = 32 * 32
-# A program has at most 1024 threads; AMD's warps have 64 lanes.
-_MAX_WHOLE_ROW_WARPS = 16 if torch.version.hip else 32
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a program walks its rows: constants of a kernel, one for each of the fields."""
+
+    rows: int  # rows of a program
+    part: int  # columns of a tile, a power of two
+    parts: int  # tiles of a row that stay in registers
+    more: bool  # the row goes on past those
+    vector: int  # neighbouring columns that are aligned in every tensor
+
+    def programs(self, n_rows: int) -> int:
+        """How many programs take that many rows."""
+        return -(-n_rows // self.rows)
+
+    def constants(self) -> dict[str, int]:
+        """The constant arguments of a kernel."""
+        return {
+            "ROWS": self.rows,
+            "PART": self.part,
+            "PARTS": self.parts,
+            "MORE": self.more,
+            "VECTOR": self.vector,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchConfig:
-    """How many columns a program takes at once, with how many warps.
+    """How many elements a program holds at once, with how many warps.
 
-    Shapes: `block` columns at a time, a power of two; shorter rows leave lanes masked.
+    Shapes: `block` columns of a row, a power of two, or several rows of which as many fit; of a
+        wider row the first block is read once, the rest again for each pass.
     Raises: ValueError when a value is outside its range, TypeError when it is of another kind.
     """
 
@@ -60,6 +82,21 @@ class LaunchConfig:
                 f"num_warps={self.num_warps}, must be one of {NUM_WARPS} [LaunchConfig]"
             )
 
+    def tiling(self, n_cols: int, vector: int) -> Tiling:
+        """How rows of n_cols >= 1 are walked, whose columns are aligned `vector` by `vector`."""
+        width = min(self.block, next_power_of_2(n_cols))
+        per_thread = _COLS_PER_THREAD if vector > 1 else _SINGLE_COLS_PER_THREAD
+        threads = _THREADS_PER_WARP * self.num_warps
+        part = min(width, max(width // _MAX_PARTS, threads * per_thread))
+        held = min(n_cols, width)
+        return Tiling(
+            rows=min(self.block // width, _MAX_ROWS),
+            part=part,
+            parts=-(-held // part),
+            more=n_cols > width,
+            vector=vector,
+        )
+
     def options(self) -> dict[str, Any]:
         """The keyword arguments of a kernel launch that are not arguments of the kernel."""
         return {"num_warps": self.num_warps, "enable_fp_fusion": self.fp_fusion}
@@ -70,22 +107,52 @@ def next_power_of_2(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
+# Block and warps by bytes of an element and the power of two that holds a row, each the fastest of
+# those tried on an H200, over many rows and over 4096. Halves and floats differ, because a thread
+# holds two halves in a register.
+_DEFAULTS = {
+    2: {
+        512: (1024, 1),
+        1024: (2048, 2),
+        2048: (2048, 4),
+        4096: (4096, 8),
+        8192: (8192, 4),
+        16384: (16384, 8),
+        32768: (32768, 16),
+        MAX_BLOCK: (8192, 32),
+    },
+    4: {
+        256: (512, 1),
+        512: (1024, 2),
+        1024: (2048, 2),
+        2048: (2048, 8),
+        4096: (4096, 16),
+        8192: (8192, 8),
+        32768: (16384, 16),
+        MAX_BLOCK: (32768, 32),
+    },
+}
+# A program has at most 1024 threads; AMD's warps have 64 lanes.
+_MAX_WARPS = 16 if torch.version.hip else 32
+
+
 @lru_cache(maxsize=256)
 def default_launch(n_cols: int, element_size: int) -> LaunchConfig:
-    """The launch of the kernels that loop over column blocks."""
-    block = min(next_power_of_2(n_cols), _MAX_BLOCK_BYTES // element_size)
-    block = min(max(block, _MIN_BLOCK), _MAX_SINGLE_BLOCK)
-    if n_cols > _MAX_SINGLE_BLOCK:
-        block = _WIDE_BLOCK
-    return LaunchConfig(block, min(max(block // _COLS_PER_WARP, 1), _MAX_DEFAULT_WARPS))
+    """The launch of the kernels that take rows of any width. It depends on the width alone, so
+    that a row's bits do not depend on how many others there are.
+    """
+    width = min(next_power_of_2(n_cols), MAX_BLOCK)
+    table = _DEFAULTS[element_size]
+    block, warps = next(table[most] for most in table if width <= most)
+    return LaunchConfig(block, min(warps, _MAX_WARPS))
 
 
 @lru_cache(maxsize=256)
 def whole_row_launch(n_cols: int, element_size: int) -> LaunchConfig:
-    """The launch of the kernel that holds a whole row in one block (n_cols <= MAX_BLOCK)."""
-    block = next_power_of_2(n_cols)
-    warps = block * element_size // _WHOLE_ROW_BYTES_PER_WARP
-    return LaunchConfig(block, min(max(warps, 1), _MAX_WHOLE_ROW_WARPS))
+    """The launch of the kernel that holds whole rows (n_cols <= MAX_BLOCK)."""
+    launch = default_launch(n_cols, element_size)
+    width = next_power_of_2(n_cols)
+    return launch if width <= launch.block else LaunchConfig(width, _MAX_WARPS)
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[Any]:

@@ -11,17 +11,11 @@ import triton.language as tl
 from torch import Tensor
 
 from ln_kernels import rows
-from ln_kernels.blocks import (
-    block_statistics,
-    load_input,
-    row_offset,
-    row_statistics,
-    store_norm,
-)
+from ln_kernels.blocks import normalize_rows, row_offset
 from ln_kernels.launch import LaunchConfig, default_launch, on_device_of
 
 
-@triton.jit(do_not_specialize=["size_1", "size_2", "size_3"])
+@triton.jit(do_not_specialize=["size_1", "size_2", "size_3", "n_rows", "n_vectors"])
 def _layer_norm_kernel(
     x_ptr,  # fp16, bf16 or fp32 (*lead, n_cols)
     weight_ptr,  # any of these dtypes (n_cols,), or None
@@ -32,35 +26,47 @@ def _layer_norm_kernel(
     size_1,  # int: size of the leading dim after the outermost, if there is one
     size_2,  # int: of the one after that, if there is one
     size_3,  # int: of the one after that, if there is one
-    x_strides,  # tuple of ints: strides of x's leading dims
-    out_strides,  # tuple of ints: strides of out's leading dims
-    n_cols,  # int: columns of a row
+    x_strides,  # tuple of ints: strides of x's leading dims, in vectors
+    out_strides,  # tuple of ints: strides of out's leading dims, in vectors
+    n_rows,  # int: rows of this launch
+    n_vectors,  # int: columns of a row, in vectors
     eps,  # fp32: added to the variance
-    ONE_BLOCK: tl.constexpr,  # n_cols <= BLOCK: the row is read once
-    BLOCK: tl.constexpr,  # columns a step
+    ROWS: tl.constexpr,  # these five as in normalize_rows
+    PART: tl.constexpr,
+    PARTS: tl.constexpr,
+    MORE: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides)
-    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides)
-    if ONE_BLOCK:
-        cols = tl.arange(0, BLOCK)
-        mask = cols < n_cols
-        x = load_input(x_ptr, None, None, None, cols, mask)
-        mean, rstd = block_statistics(x, mask, n_cols, eps, IS_RMS=False)
-        store_norm(x, mean, rstd, weight_ptr, bias_ptr, None, out_ptr, cols, mask)
-    else:
-        mean, rstd = row_statistics(x_ptr, None, None, None, n_cols, eps, IS_RMS=False, BLOCK=BLOCK)
-        start = 0
-        while start < n_cols:
-            cols = start + tl.arange(0, BLOCK)
-            mask = cols < n_cols
-            x = load_input(x_ptr, None, None, None, cols, mask)
-            store_norm(x, mean, rstd, weight_ptr, bias_ptr, None, out_ptr, cols, mask)
-            start += BLOCK
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    present = None
+    if ROWS > 1:
+        present = row < n_rows
+    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides, VECTOR)
+    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides, VECTOR)
+    mean, rstd = normalize_rows(
+        x_ptr,
+        None,
+        None,
+        None,
+        weight_ptr,
+        bias_ptr,
+        None,
+        out_ptr,
+        None,
+        present,
+        n_vectors * VECTOR,
+        eps,
+        False,
+        ROWS,
+        PART,
+        PARTS,
+        MORE,
+        VECTOR,
+    )
     if mean_ptr is not None:
-        tl.store(mean_ptr + row, mean)
+        tl.store(mean_ptr + row, mean, mask=present)
     if rstd_ptr is not None:
-        tl.store(rstd_ptr + row, rstd)
+        tl.store(rstd_ptr + row, rstd, mask=present)
 
 
 def layer_norm(
@@ -162,9 +168,10 @@ def _forward(
     launch = launch or default_launch(n_cols, x.element_size())
     mean, rstd = (None, None) if statistics is None else (s.view(-1) for s in statistics)
     with on_device_of(x):
-        for batch in rows.row_batches((x, out), n_norm_dims):
+        for batch in rows.row_batches((x, out), (weight, bias), n_norm_dims):
             x_rows, out_rows = batch.tensors
-            _layer_norm_kernel[(batch.n_rows,)](
+            tiling = launch.tiling(n_cols, batch.vector)
+            _layer_norm_kernel[(tiling.programs(batch.n_rows),)](
                 x_rows,
                 weight,
                 bias,
@@ -173,10 +180,10 @@ def _forward(
                 None if rstd is None else rstd[batch.first_row :],
                 *batch.inner_sizes,
                 *batch.strides,
-                n_cols,
+                batch.n_rows,
+                n_cols // batch.vector,
                 eps,
-                ONE_BLOCK=n_cols <= launch.block,
-                BLOCK=launch.block,
+                **tiling.constants(),
                 **launch.options(),
             )
     return out

@@ -26,6 +26,8 @@ MAX_EPS = torch.finfo(torch.float32).max
 
 # Leading dims that a kernel walks by itself, after coalescing. More are walked on the host.
 MAX_LEAD_DIMS = 4
+# The widest load of a thread.
+MAX_VECTOR_BYTES = 16
 # CUDA's limit on the first dimension of a grid.
 MAX_PROGRAMS = 2**31 - 1
 
@@ -43,15 +45,21 @@ class RowBatch:
     # are arguments one by one: Triton specialises on the members of a tuple whatever it is told.
     inner_sizes: tuple[int, ...]
     tensors: tuple[Tensor, ...]
-    strides: tuple[tuple[int, ...], ...]  # of the leading dims, for each tensor
+    # Columns that lie together on an aligned address in every tensor, wherever a vector of that
+    # many columns begins: a power of two, of at most 16 bytes of x.
+    vector: int
+    strides: tuple[tuple[int, ...], ...]  # of the leading dims, in vectors, for each tensor
 
 
 def row_batches(
-    tensors: Sequence[Tensor], n_norm_dims: int = 1, programs_per_row: int = 1
+    tensors: Sequence[Tensor],
+    vectors: Sequence[Tensor | None] = (),
+    n_norm_dims: int = 1,
+    groups_per_row: int = 1,
 ) -> Iterator[RowBatch]:
     """Split tensors of one shape, which have passed their checks, into as few launches as can be.
 
-    One launch, as a rule. More than MAX_LEAD_DIMS leading dims that no tensor lets merge, or more
+    `vectors` are those that all rows share. One launch, as a rule. More than MAX_LEAD_DIMS leading dims that no tensor lets merge, or more
     than MAX_PROGRAMS programs, take one launch for each slice of the outermost dim.
     """
     lead = tensors[0].shape[: tensors[0].ndim - n_norm_dims]
@@ -59,21 +67,38 @@ def row_batches(
         return
     n_cols = math.prod(tensors[0].shape[len(lead) :])
     sizes, strides = _coalesce(lead, [t.stride()[: len(lead)] for t in tensors])
-    for first_row, part, offsets in _split(sizes, strides, programs_per_row):
+    shared = [t for t in vectors if t is not None]
+    for first_row, part, offsets in _split(sizes, strides, groups_per_row):
         dims = len(part)
         part_strides = tuple(s[-dims:] for s in strides)
-        yield RowBatch(
-            first_row,
-            math.prod(part),
-            part[1:] + (1,) * (MAX_LEAD_DIMS - dims),
+        parts = (
             tuple(tensors)
             if part == sizes
             else tuple(
                 t.detach().as_strided((*part, n_cols), (*s, 1), t.storage_offset() + offset)
                 for t, s, offset in zip(tensors, part_strides, offsets, strict=True)
-            ),
-            part_strides,
+            )
         )
+        vector = _vector((*parts, *shared), n_cols // groups_per_row, part_strides)
+        yield RowBatch(
+            first_row,
+            math.prod(part),
+            part[1:] + (1,) * (MAX_LEAD_DIMS - dims),
+            parts,
+            vector,
+            tuple(tuple(s // vector for s in strides) for strides in part_strides),
+        )
+
+
+def _vector(tensors: Sequence[Tensor], n_cols: int, strides: Sequence[tuple[int, ...]]) -> int:
+    """The largest power of two that divides every width, stride and address, in elements."""
+    bits = MAX_VECTOR_BYTES // tensors[0].element_size() | n_cols
+    for tensor_strides in strides:
+        for stride in tensor_strides:
+            bits |= stride
+    for tensor in tensors:
+        bits |= tensor.data_ptr() // tensor.element_size()
+    return bits & -bits
 
 
 def _coalesce(

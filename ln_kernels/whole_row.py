@@ -7,11 +7,20 @@ import triton.language as tl
 from torch import Tensor
 
 from ln_kernels import rows
-from ln_kernels.blocks import inverse_std, mean_of, product, row_offset
+from ln_kernels.blocks import (
+    columns,
+    inverse_std,
+    load_cols,
+    load_row,
+    mean_of,
+    product,
+    row_offset,
+    store_row,
+)
 from ln_kernels.launch import MAX_BLOCK, LaunchConfig, on_device_of, whole_row_launch
 
 
-@triton.jit(do_not_specialize=["size_1", "size_2", "size_3"])
+@triton.jit(do_not_specialize=["size_1", "size_2", "size_3", "n_rows", "n_vectors"])
 def _whole_row_layer_norm_kernel(
     x_ptr,  # fp16, bf16 or fp32 (*lead, n_cols)
     weight_ptr,  # any of these dtypes (n_cols,), or None
@@ -20,28 +29,47 @@ def _whole_row_layer_norm_kernel(
     size_1,  # int: size of the leading dim after the outermost, if there is one
     size_2,  # int: of the one after that, if there is one
     size_3,  # int: of the one after that, if there is one
-    x_strides,  # tuple of ints: strides of x's leading dims
-    out_strides,  # tuple of ints: strides of out's leading dims
-    n_cols,  # int: columns of a row, at most BLOCK
+    x_strides,  # tuple of ints: strides of x's leading dims, in vectors
+    out_strides,  # tuple of ints: strides of out's leading dims, in vectors
+    n_rows,  # int: rows of this launch
+    n_vectors,  # int: columns of a row, in vectors
     eps,  # fp32: added to the variance
-    BLOCK: tl.constexpr,  # a power of two that holds the row
+    ROWS: tl.constexpr,  # rows of a program
+    PART: tl.constexpr,  # columns of one tensor
+    PARTS: tl.constexpr,  # those that hold the row, the last of them perhaps in part
+    VECTOR: tl.constexpr,  # neighbouring columns that are aligned in every tensor
 ):
-    row = tl.program_id(0).to(tl.int64)
-    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides)
-    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides)
-    cols = tl.arange(0, BLOCK)
-    mask = cols < n_cols
-    x = tl.load(x_ptr + cols, mask=mask, other=0.0).to(tl.float32)
-    mean = mean_of(tl.sum(x), n_cols)
-    # Padded lanes hold 0 - mean after the subtraction: they must not reach the variance.
-    centred = tl.where(mask, x - mean, 0.0)
-    variance = tl.sum(product(centred, centred)) / n_cols
-    y = centred * inverse_std(variance, eps)
-    if weight_ptr is not None:
-        y *= tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)
-    if bias_ptr is not None:
-        y += tl.load(bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    present = None
+    if ROWS > 1:
+        present = row < n_rows
+    n_cols = n_vectors * VECTOR
+    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides, VECTOR)
+    out_ptr += row_offset(row, size_1, size_2, size_3, out_strides, VECTOR)
+    lane = columns(PART, VECTOR)
+    held = ()
+    total = tl.zeros([ROWS, PART], dtype=tl.float32)
+    for k in tl.static_range(PARTS):
+        x = load_row(x_ptr, k * PART + lane, n_cols, present, k < PARTS - 1, True)
+        held = held + (x,)  # noqa: RUF005 - tuples of tensors can only be joined
+        total += x.to(tl.float32)
+    mean = mean_of(tl.sum(total, axis=1), n_cols)[:, None]
+    squares = tl.zeros([ROWS, PART], dtype=tl.float32)
+    for k in tl.static_range(PARTS):
+        centred = held[k].to(tl.float32) - mean
+        if k == PARTS - 1:
+            # Padded lanes hold 0 - mean after the subtraction: they must not reach the variance.
+            centred = tl.where(k * PART + lane < n_cols, centred, 0.0)
+        squares += product(centred, centred)
+    rstd = inverse_std(tl.sum(squares, axis=1) / n_cols, eps)[:, None]
+    for k in tl.static_range(PARTS):
+        cols = k * PART + lane
+        y = (held[k].to(tl.float32) - mean) * rstd
+        if weight_ptr is not None:
+            y *= load_cols(weight_ptr, cols, n_cols, k < PARTS - 1)
+        if bias_ptr is not None:
+            y += load_cols(bias_ptr, cols, n_cols, k < PARTS - 1)
+        store_row(out_ptr, y, cols, n_cols, present, k < PARTS - 1)
 
 
 def triton_layer_norm(
@@ -82,18 +110,24 @@ def triton_layer_norm(
         apart_from={"weight": weight, "bias": bias},
     )
     with on_device_of(x):
-        for batch in rows.row_batches((x, out)):
+        for batch in rows.row_batches((x, out), (weight, bias)):
             x_rows, out_rows = batch.tensors
-            _whole_row_layer_norm_kernel[(batch.n_rows,)](
+            tiling = launch.tiling(n_cols, batch.vector)
+            assert not tiling.more, "the block holds the row"
+            _whole_row_layer_norm_kernel[(tiling.programs(batch.n_rows),)](
                 x_rows,
                 weight,
                 bias,
                 out_rows,
                 *batch.inner_sizes,
                 *batch.strides,
-                n_cols,
+                batch.n_rows,
+                n_cols // batch.vector,
                 eps,
-                BLOCK=launch.block,
+                ROWS=tiling.rows,
+                PART=tiling.part,
+                PARTS=tiling.parts,
+                VECTOR=tiling.vector,
                 **launch.options(),
             )
     return out
