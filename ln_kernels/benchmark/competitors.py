@@ -88,7 +88,7 @@ _TORCH: dict[str, tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]] =
 
 def _bound(function: Callable[..., Any], names: tuple[str, ...]) -> Bind:
     def bind(inputs: Inputs) -> Run:
-        arguments = tuple(getattr(inputs, name) for name in names)
+        arguments = inputs.take(*names)
         return lambda: function(*arguments)
 
     return bind
@@ -134,26 +134,30 @@ def forget_compiled() -> None:
     torch._dynamo.reset()
 
 
+_NOTHING: tuple[None, ...] = (None,)
+"""A result that is not looked at."""
+
 # --- libraries ------------------------------------------------------------------------------------
 
 
 def _liger() -> Mapping[str, Entry]:
     from liger_kernel import ops
 
-    def layer_norm(i: Inputs) -> Run:
-        return lambda: ops.layer_norm_forward(i.x, i.weight, i.bias, EPS)
+    def layer_norm(inputs: Inputs) -> Run:
+        x, weight, bias = inputs.take("x", "weight", "bias")
+        return lambda: ops.layer_norm_forward(x, weight, bias, EPS)
 
-    def rms(i: Inputs) -> Run:
+    def rms(inputs: Inputs) -> Run:
+        x, weight = inputs.take("x", "weight")
         # "gemma" computes all in fp32, as the others do.
-        return lambda: ops.rms_norm_forward(i.x, i.weight, EPS, 0.0, "gemma", None)
+        return lambda: ops.rms_norm_forward(x, weight, EPS, 0.0, "gemma", None)
 
-    ignored = (None, None)
     return {
-        "layer_norm": Entry(layer_norm, promises.FUSED, ("y", None, None, None, *ignored)),
+        "layer_norm": Entry(layer_norm, promises.FUSED, ("y", *_NOTHING * 5)),
         "native_layer_norm": Entry(
-            layer_norm, promises.FUSED, ("y", None, "mean", "rstd", *ignored)
+            layer_norm, promises.FUSED, ("y", None, "mean", "rstd", *_NOTHING * 2)
         ),
-        "rms": Entry(rms, promises.FUSED, ("y", None, None, *ignored, None)),
+        "rms": Entry(rms, promises.FUSED, ("y", *_NOTHING * 5)),
     }
 
 
@@ -161,43 +165,51 @@ def _fla() -> Mapping[str, Entry]:
     from fla.modules.norm.layernorm import layer_norm_fwd
     from fla.modules.norm.layernorm_gated import layer_norm_fwd as gated_fwd
 
-    def layer_norm(i: Inputs) -> Run:
-        return lambda: layer_norm_fwd(i.x, i.weight, i.bias, EPS, i.residual)
+    def layer_norm(inputs: Inputs) -> Run:
+        x, weight, bias = inputs.take("x", "weight", "bias")
+        return lambda: layer_norm_fwd(x, weight, bias, EPS)
 
-    def rms(i: Inputs) -> Run:
-        return lambda: layer_norm_fwd(i.x, i.weight, None, EPS, is_rms_norm=True)
+    def residual(inputs: Inputs) -> Run:
+        x, residual, weight, bias = inputs.take("x", "residual", "weight", "bias")
+        return lambda: layer_norm_fwd(x, weight, bias, EPS, residual)
 
-    def gated(i: Inputs) -> Run:
-        return lambda: gated_fwd(i.x, i.weight, i.bias, EPS, i.z)
+    def rms(inputs: Inputs) -> Run:
+        x, weight = inputs.take("x", "weight")
+        return lambda: layer_norm_fwd(x, weight, None, EPS, is_rms_norm=True)
 
-    def gated_rms(i: Inputs) -> Run:
-        return lambda: gated_fwd(i.x, i.weight, None, EPS, i.z, is_rms_norm=True)
+    def gated(inputs: Inputs) -> Run:
+        x, weight, bias, z = inputs.take("x", "weight", "bias", "z")
+        return lambda: gated_fwd(x, weight, bias, EPS, z)
 
-    plain = ("y", None, None, None)
+    def gated_rms(inputs: Inputs) -> Run:
+        x, weight, z = inputs.take("x", "weight", "z")
+        return lambda: gated_fwd(x, weight, None, EPS, z, is_rms_norm=True)
+
+    plain, gate = ("y", *_NOTHING * 3), ("y", *_NOTHING * 2)
     return {
         "layer_norm": Entry(layer_norm, promises.FUSED, plain),
         "native_layer_norm": Entry(layer_norm, promises.FUSED, ("y", "mean", "rstd", None)),
         # It always writes the sum.
-        "residual": Entry(layer_norm, promises.FUSED, plain),
-        "residual_sum": Entry(layer_norm, promises.FUSED, ("y", None, None, "sum")),
-        "gated": Entry(gated, promises.FUSED, ("y", None, None)),
+        "residual": Entry(residual, promises.FUSED, plain),
+        "residual_sum": Entry(residual, promises.FUSED, ("y", *_NOTHING * 2, "sum")),
+        "gated": Entry(gated, promises.FUSED, gate),
         "rms": Entry(rms, promises.FUSED, plain),
-        "gated_rms": Entry(gated_rms, promises.FUSED, ("y", None, None)),
+        "gated_rms": Entry(gated_rms, promises.FUSED, gate),
     }
 
 
 def _fla_gate() -> Mapping[str, Entry]:
     from fla.modules.norm.fused_norm_gate import layer_norm_gated_fwd
 
-    def gated(i: Inputs) -> Run:
-        return lambda: layer_norm_gated_fwd(i.x, i.z, i.weight, i.bias, "swish", EPS)
+    def gated(inputs: Inputs) -> Run:
+        x, weight, bias, z = inputs.take("x", "weight", "bias", "z")
+        return lambda: layer_norm_gated_fwd(x, z, weight, bias, "swish", EPS)
 
-    def gated_rms(i: Inputs) -> Run:
-        return lambda: layer_norm_gated_fwd(
-            i.x, i.z, i.weight, None, "swish", EPS, is_rms_norm=True
-        )
+    def gated_rms(inputs: Inputs) -> Run:
+        x, weight, z = inputs.take("x", "weight", "z")
+        return lambda: layer_norm_gated_fwd(x, z, weight, None, "swish", EPS, is_rms_norm=True)
 
-    returns = ("y", None, None, None)
+    returns = ("y", *_NOTHING * 3)
     return {
         "gated": Entry(gated, promises.FUSED, returns),
         "gated_rms": Entry(gated_rms, promises.FUSED, returns),
@@ -207,24 +219,27 @@ def _fla_gate() -> Mapping[str, Entry]:
 def _quack() -> Mapping[str, Entry]:
     from quack.rmsnorm import layernorm_fwd, rmsnorm_fwd
 
-    def layer_norm(i: Inputs) -> Run:
-        # It takes parameters in fp32 alone; widened, they are the same values.
-        weight = i.weight.float()
-        bias = None if i.bias is None else i.bias.float()
-        return lambda: layernorm_fwd(i.x, weight, bias, EPS)
+    def widened(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        # It takes parameters in fp32 alone; so widened, they are the same values.
+        x, weight, bias = inputs.take("x", "weight", "bias")
+        return x, weight.float(), bias.float()
 
-    def native(i: Inputs) -> Run:
-        weight = i.weight.float()
-        bias = None if i.bias is None else i.bias.float()
-        return lambda: layernorm_fwd(i.x, weight, bias, EPS, return_rstd=True, return_mean=True)
+    def layer_norm(inputs: Inputs) -> Run:
+        x, weight, bias = widened(inputs)
+        return lambda: layernorm_fwd(x, weight, bias, EPS)
 
-    def rms(i: Inputs) -> Run:
-        return lambda: rmsnorm_fwd(i.x, i.weight, eps=EPS)
+    def native(inputs: Inputs) -> Run:
+        x, weight, bias = widened(inputs)
+        return lambda: layernorm_fwd(x, weight, bias, EPS, return_rstd=True, return_mean=True)
+
+    def rms(inputs: Inputs) -> Run:
+        x, weight = inputs.take("x", "weight")
+        return lambda: rmsnorm_fwd(x, weight, eps=EPS)
 
     return {
         "layer_norm": Entry(layer_norm, promises.FUSED),
         "native_layer_norm": Entry(native, promises.FUSED, ("y", "rstd", "mean")),
-        "rms": Entry(rms, promises.FUSED, ("y", None, None)),
+        "rms": Entry(rms, promises.FUSED, ("y", *_NOTHING * 2)),
     }
 
 

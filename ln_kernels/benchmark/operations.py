@@ -57,24 +57,23 @@ OPERATIONS = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """The tensors of a point on the device, and their distinct rows on the host.
+    """The tensors of a point on the device by name, and their distinct rows on the host.
 
     Shapes: x, residual and z (n_rows, n_cols), row i the distinct row i % n_distinct; the others
         (n_cols,). In ``distinct`` the former are (n_distinct, n_cols).
     """
 
-    x: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    input_bias: Tensor | None
-    residual: Tensor | None
-    z: Tensor | None
+    tensors: dict[str, Tensor]
     distinct: dict[str, Tensor]
 
     @property
-    def shape(self) -> tuple[int]:
-        """The normalized shape, as PyTorch's functions want it."""
-        return (self.x.shape[1],)
+    def x(self) -> Tensor:
+        """What every operation has."""
+        return self.tensors["x"]
+
+    def take(self, *names: str) -> list[Tensor]:
+        """The tensors of these names, which the operation must have."""
+        return [self.tensors[name] for name in names]
 
 
 def make_inputs(
@@ -90,16 +89,17 @@ def make_inputs(
     index = torch.arange(n_rows, device=device) % n_distinct
 
     distinct: dict[str, Tensor] = {}
-    tensors: dict[str, Tensor | None] = dict.fromkeys(("bias", "input_bias", "residual", "z"))
+    tensors: dict[str, Tensor] = {}
     for name in operation.inputs:
         full = name in ("x", "residual", "z")
         shape = (n_distinct, n_cols) if full else (n_cols,)
         values = generator.standard_normal(shape, dtype=np.float32)
-        values = values + np.float32(0.5) if name != "weight" else 1 + values / 8
-        distinct[name] = torch.from_numpy(values).to(DTYPES[dtype])
+        drawn = torch.from_numpy(values)
+        drawn = 1 + drawn / 8 if name == "weight" else drawn + 0.5
+        distinct[name] = drawn.to(DTYPES[dtype])
         there = distinct[name].to(device)
         tensors[name] = there.index_select(0, index) if full else there
-    return Inputs(distinct=distinct, **tensors)
+    return Inputs(tensors, distinct)
 
 
 Run = Callable[[], Any]
@@ -117,38 +117,52 @@ class Kernel:
     returns: tuple[str, ...]
 
 
-def _layer_norm(i: Inputs) -> Run:
-    return lambda: ln_kernels.layer_norm(i.x, i.weight, i.bias, EPS)
+def _layer_norm(inputs: Inputs) -> Run:
+    x, weight, bias = inputs.take("x", "weight", "bias")
+    return lambda: ln_kernels.layer_norm(x, weight, bias, EPS)
 
 
-def _whole_row(i: Inputs) -> Run:
-    return lambda: ln_kernels.triton_layer_norm(i.x, i.weight, i.bias, EPS)
+def _whole_row(inputs: Inputs) -> Run:
+    x, weight, bias = inputs.take("x", "weight", "bias")
+    return lambda: ln_kernels.triton_layer_norm(x, weight, bias, EPS)
 
 
-def _native(i: Inputs) -> Run:
-    return lambda: ln_kernels.native_layer_norm(i.x, i.shape, i.weight, i.bias, EPS)
+def _native(inputs: Inputs) -> Run:
+    x, weight, bias = inputs.take("x", "weight", "bias")
+    shape = weight.shape
+    return lambda: ln_kernels.native_layer_norm(x, shape, weight, bias, EPS)
 
 
-def _residual(i: Inputs) -> Run:
-    return lambda: ln_kernels.layer_norm_residual(i.x, None, i.residual, i.weight, i.bias, EPS)
+def _residual(inputs: Inputs) -> Run:
+    x, residual, weight, bias = inputs.take("x", "residual", "weight", "bias")
+    return lambda: ln_kernels.layer_norm_residual(x, None, residual, weight, bias, EPS)
 
 
-def _residual_sum(i: Inputs) -> Run:
+def _residual_sum(inputs: Inputs) -> Run:
+    x, residual, weight, bias = inputs.take("x", "residual", "weight", "bias")
     return lambda: ln_kernels.layer_norm_residual(
-        i.x, None, i.residual, i.weight, i.bias, EPS, return_sum=True
+        x, None, residual, weight, bias, EPS, return_sum=True
     )
 
 
-def _bias(i: Inputs) -> Run:
-    return lambda: ln_kernels.fused_bias_layer_norm(i.x, i.input_bias, i.weight, i.bias, EPS)
+def _bias(inputs: Inputs) -> Run:
+    x, input_bias, weight, bias = inputs.take("x", "input_bias", "weight", "bias")
+    return lambda: ln_kernels.fused_bias_layer_norm(x, input_bias, weight, bias, EPS)
 
 
-def _gated(i: Inputs) -> Run:
-    return lambda: ln_kernels.layernorm_fn(i.x, i.weight, i.bias, i.z, EPS)
+def _gated(inputs: Inputs) -> Run:
+    x, weight, bias, z = inputs.take("x", "weight", "bias", "z")
+    return lambda: ln_kernels.layernorm_fn(x, weight, bias, z, EPS)
 
 
-def _rms(i: Inputs) -> Run:
-    return lambda: ln_kernels.rmsnorm_fn(i.x, i.weight, None, i.z, EPS)
+def _rms(inputs: Inputs) -> Run:
+    x, weight = inputs.take("x", "weight")
+    return lambda: ln_kernels.rmsnorm_fn(x, weight, None, None, EPS)
+
+
+def _gated_rms(inputs: Inputs) -> Run:
+    x, weight, z = inputs.take("x", "weight", "z")
+    return lambda: ln_kernels.rmsnorm_fn(x, weight, None, z, EPS)
 
 
 def _kernel(operation: str, bind: Bind) -> Kernel:
@@ -164,6 +178,6 @@ KERNELS = {
     "fused_bias_layer_norm": _kernel("bias", _bias),
     "layernorm_fn": _kernel("gated", _gated),
     "rmsnorm_fn": _kernel("rms", _rms),
-    "rmsnorm_fn_gated": _kernel("gated_rms", _rms),
+    "rmsnorm_fn_gated": _kernel("gated_rms", _gated_rms),
 }
 """By the name that ``--kernel`` takes: the function's, and what of it is meant."""

@@ -12,10 +12,10 @@ Shape = tuple[int, int]
 """(n_rows, n_cols)."""
 
 GRIDS: dict[str, tuple[Shape, ...]] = {
-    # Powers of two, then widths that are none, that are odd, and that no other group has.
+    # Powers of two, and widths that are none or are odd.
     "default": tuple(
         (ROWS, n)
-        for n in (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 1000, 5000, 12345, 65536)
+        for n in (256, 512, 1000, 1024, 2048, 4096, 5000, 8192, 12345, 16384, 32768, 65536)
     ),
     # Fewer rows than the card has multiprocessors.
     "few": tuple((rows, n) for n in (8192, 16384, 32768, 65536) for rows in (1, 4, 16, 64)),

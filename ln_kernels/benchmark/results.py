@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -136,3 +137,27 @@ def read(path: Path) -> Report:
         return cattrs.structure(data, Report)
     except (OSError, ValueError, cattrs.BaseValidationError) as error:
         raise ResultsError(f"{path}: {error}") from error
+
+
+def merged(reports: Sequence[Report]) -> Report:
+    """Runs on one kind of card with the same versions as one report, in the order given.
+
+    Raises: ResultsError where they are not alike.
+    """
+    first = reports[0]
+    for other in reports[1:]:
+        if (other.card, other.versions) != (first.card, first.versions):
+            raise ResultsError("the files to be read are of different cards or versions")
+    return Report(
+        date=" and ".join(dict.fromkeys(report.date for report in reports)),
+        card=first.card,
+        versions=first.versions,
+        copies_gbps=[copy for report in reports for copy in report.copies_gbps],
+        absent=tuple(dict.fromkeys(name for report in reports for name in report.absent)),
+        planned=sum(report.planned for report in reports),
+        interrupted=any(report.interrupted for report in reports),
+        lost="; ".join(report.lost for report in reports if report.lost),
+        seconds=sum(report.seconds for report in reports),
+        results=[result for report in reports for result in report.results],
+        launches=[launches for report in reports for launches in report.launches],
+    )

@@ -36,6 +36,10 @@ class Timer(Protocol):
         """What each call costs the host."""
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. No Exception: what a competitor raises is caught, this is not."""
+
+
 Progress = Callable[[str], None]
 """Told what comes next."""
 
@@ -68,13 +72,13 @@ class Session:
         progress: Progress = lambda _: None,
         done: Callable[[Result], None] = lambda _: None,
     ) -> None:
-        """Measure all; on Ctrl-C end in order with what there is."""
+        """Measure all; when interrupted or where the device is lost, end with what there is."""
         began = time.perf_counter()
         self._report.planned = len(points)
         try:
             with torch.no_grad():
                 self._run(points, progress, done)
-        except KeyboardInterrupt:
+        except Interrupted:
             self._report.interrupted = True
         except DeviceLost as error:
             self._report.lost = str(error)

@@ -10,7 +10,7 @@ import torch
 from ln_kernels.benchmark import promises
 from ln_kernels.benchmark.competitors import COMPETITORS, Entry
 from ln_kernels.benchmark.operations import KERNELS, Inputs, Operation, Run
-from ln_kernels.benchmark.results import Measured
+from ln_kernels.benchmark.results import Measured, Status
 from ln_kernels.benchmark.verify import Judge
 from oracle.arithmetic import Arithmetic
 
@@ -35,6 +35,7 @@ class Field:
 
     def __init__(self, kernels: Sequence[str], competitors: Sequence[str]):
         self._kernels = tuple(kernels)
+        self.competitors = tuple(competitors)
         self.absent = tuple(name for name in competitors if not COMPETITORS[name].installed)
         self._entries: dict[str, Mapping[str, Entry]] = {
             name: COMPETITORS[name].load() for name in competitors if name not in self.absent
@@ -80,7 +81,7 @@ def verified(
                 torch.cuda.synchronize()
         except Exception as error:
             _check_device(inputs, side, error)
-            status = "failed" if side.ours else "refused"
+            status: Status = "failed" if side.ours else "refused"
             rest.append(Measured(side.name, side.ours, status, note=_brief(error)))
             continue
         fault = judge.fault(result, side.returns, side.arithmetics)

@@ -14,7 +14,8 @@ from ln_kernels.benchmark.results import Measured, Timing
 @lru_cache(maxsize=1)
 def _table() -> dict[str, Any]:
     text = resources.files("ln_kernels.benchmark").joinpath("stored.json").read_text("utf-8")
-    return json.loads(text)
+    table: dict[str, Any] = json.loads(text)
+    return table
 
 
 def stored(name: str, point: Point, fused_bytes: int, copy_gbps: float) -> Measured | None:

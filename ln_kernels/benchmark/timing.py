@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -71,12 +72,13 @@ class DeviceTimer:
         return launch_overhead(runs, torch.cuda.synchronize)
 
     def _between(self, run: Run) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = _events()
         start.record()
         run()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end)
+        elapsed: float = start.elapsed_time(end)
+        return elapsed
 
     def time(self, runs: Mapping[str, Run]) -> dict[str, Timing]:
         """Each run's time in ms, with a cold cache, all in turn."""
@@ -91,7 +93,7 @@ class DeviceTimer:
         rounds = int(self._budget_ms * len(names) / round_ms)
         rounds = min(max(rounds, MIN_ROUNDS), MAX_ROUNDS)
 
-        events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {n: [] for n in names}
+        events: dict[str, list[tuple[Any, Any]]] = {n: [] for n in names}
         with _no_collection():
             for number in range(rounds):
                 for _ in range(head_start):
@@ -99,7 +101,7 @@ class DeviceTimer:
                 # Another one is first each time: none always follows the same.
                 turn = number % len(names)
                 for name in names[turn:] + names[:turn]:
-                    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                    start, end = _events()
                     self._flush.zero_()
                     start.record()
                     runs[name]()
@@ -122,7 +124,7 @@ class DeviceTimer:
         host: list[float] = []
         device: list[float] = []
         for _ in range(3):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start, end = _events()
             began = time.perf_counter()
             start.record()
             once()
@@ -138,6 +140,11 @@ class DeviceTimer:
         size = min(COPY_BYTES, free // 4)
         ms = self.time({"copy": self.copy_run(2 * size)})["copy"].ms
         return 2 * size / ms / 1e6
+
+
+def _events() -> tuple[Any, Any]:
+    event: Any = torch.cuda.Event
+    return event(enable_timing=True), event(enable_timing=True)
 
 
 def launch_overhead(runs: Mapping[str, Run], synchronize: Callable[[], None]) -> dict[str, Timing]:

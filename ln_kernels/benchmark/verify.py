@@ -109,7 +109,12 @@ class Judge:
             depth=depth,
             group_size=n_cols,
             is_rms_norm=self._operation.is_rms_norm,
-            **values,
+            x=values["x"],
+            residual=values.get("residual"),
+            input_bias=values.get("input_bias"),
+            z=values.get("z"),
+            weight=values["weight"],
+            bias=values.get("bias"),
         )
 
     def _value_fault(self, found: dict[str, Tensor], owed: dict[str, _Owed]) -> str | None:
