@@ -26,8 +26,11 @@ def card() -> dict[str, Any]:
         "l2_mib": round(properties.L2_cache_size / 2**20, 1),
     }
     lanes = FP32_LANES.get((properties.major, properties.minor))
-    clock_khz = getattr(properties, "clock_rate", None)
-    if lanes and clock_khz:
+    if lanes:
+        device = torch.cuda.current_device()
+        driver: Any = triton.runtime.driver.active
+        # PyTorch's own properties have no clock under CUDA 13.
+        clock_khz = driver.utils.get_device_properties(device)["sm_clock_rate"]
         # Two operations a fused multiply-add.
         facts["fp32_gflops"] = round(2 * lanes * properties.multi_processor_count * clock_khz / 1e6)
     return facts
