@@ -17,12 +17,17 @@ NUM_WARPS = (1, 2, 4, 8, 16, 32)
 # A program takes several short rows, so that its threads have enough to load; more of them than
 # this would make tiles of many rows and few columns, which cost registers for their addresses.
 _MAX_ROWS = 16
-# A tile gives each thread this many columns, two vector loads of 4 bytes an element or one of 2;
-# fewer where each is a load of its own. More are no faster, and waste more of a row's last tile.
+# A tile gives each thread at least this many columns, two vector loads of 4 bytes an element or one
+# of 2; fewer where each is a load of its own. More are no faster.
 _COLS_PER_THREAD = 8
 _SINGLE_COLS_PER_THREAD = 4
+# Wider tiles leave the compiler less room to order loads, and were slower from 32768 columns on.
+_MAX_PART = 8192
 # Tiles are unrolled: their number is a matter of compile time, and of the interpreter's.
 _MAX_PARTS = 16
+# Lanes past the end of a row cost as much as those within. Finer tiles, of which there are more,
+# are taken where they save this share of a row's columns.
+_WORTHWHILE = 1 / 8
 _THREADS_PER_WARP = 32
 
 
@@ -80,13 +85,16 @@ class LaunchConfig:
         """How rows of n_cols >= 1 are walked, whose columns are aligned `vector` by `vector`."""
         width = min(self.block, next_power_of_2(n_cols))
         per_thread = _COLS_PER_THREAD if vector > 1 else _SINGLE_COLS_PER_THREAD
-        threads = _THREADS_PER_WARP * self.num_warps
-        part = min(width, max(width // _MAX_PARTS, threads * per_thread))
-        held = min(n_cols, width)
+        least = max(width // _MAX_PARTS, _THREADS_PER_WARP * self.num_warps * per_thread)
+        part = min(width, least)
+        if n_cols <= width:
+            most = n_cols * (1 + _WORTHWHILE)
+            while part < min(width, _MAX_PART) and _rounded_up(n_cols, 2 * part) <= most:
+                part *= 2
         return Tiling(
             rows=min(self.block // width, _MAX_ROWS),
             part=part,
-            parts=-(-held // part),
+            parts=_rounded_up(min(n_cols, width), part) // part,
             more=n_cols > width,
             vector=vector,
         )
@@ -94,6 +102,10 @@ class LaunchConfig:
     def options(self) -> dict[str, Any]:
         """The keyword arguments of a kernel launch that are not arguments of the kernel."""
         return {"num_warps": self.num_warps, "enable_fp_fusion": self.fp_fusion}
+
+
+def _rounded_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
 
 
 def next_power_of_2(n: int) -> int:
