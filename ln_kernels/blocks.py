@@ -64,92 +64,33 @@ def columns(
 
 
 @triton.jit
-def load_row(
-    ptr,  # (ROWS, 1) pointers to rows
-    cols,  # int32 (1, PART)
-    n_cols,  # int: columns of a row
-    present,  # int1 (ROWS, 1): rows that exist, or None where all do
-    FULL: tl.constexpr,  # all of cols exist
-    AGAIN: tl.constexpr,  # it is wanted once more
-):
-    """(ROWS, PART) elements of rows, 0 where there are none."""
-    # What a program writes leaves the cache first, what it may read again last.
-    policy: tl.constexpr = "evict_last" if AGAIN else "evict_first"
-    if FULL:
-        if present is None:
-            value = tl.load(ptr + cols, eviction_policy=policy)
-        else:
-            value = tl.load(ptr + cols, mask=present, other=0.0, eviction_policy=policy)
-    else:
-        mask = cols < n_cols
-        if present is not None:
-            mask = mask & present
-        value = tl.load(ptr + cols, mask=mask, other=0.0, eviction_policy=policy)
-    return value
-
-
-@triton.jit
-def load_cols(
-    ptr,  # (n_cols,)
-    cols,  # int32 (1, PART)
-    n_cols,  # int: columns of a row
-    FULL: tl.constexpr,  # all of cols exist
-):
-    """(1, PART) elements of a vector that all rows share, in fp32, 0 where there are none."""
-    if FULL:
-        value = tl.load(ptr + cols, eviction_policy="evict_last")
-    else:
-        value = tl.load(ptr + cols, mask=cols < n_cols, other=0.0, eviction_policy="evict_last")
-    return value.to(tl.float32)
-
-
-@triton.jit
-def store_row(
-    ptr,  # (ROWS, 1) pointers to rows
-    value,  # fp32 (ROWS, PART)
-    cols,  # int32 (1, PART)
-    n_cols,  # int: columns of a row
-    present,  # int1 (ROWS, 1): rows that exist, or None where all do
-    FULL: tl.constexpr,  # all of cols exist
-):
-    """Store what exists, rounded once to the dtype of the row."""
-    value = value.to(ptr.dtype.element_ty)
-    if FULL:
-        if present is None:
-            tl.store(ptr + cols, value, eviction_policy="evict_first")
-        else:
-            tl.store(ptr + cols, value, mask=present, eviction_policy="evict_first")
-    else:
-        mask = cols < n_cols
-        if present is not None:
-            mask = mask & present
-        tl.store(ptr + cols, value, mask=mask, eviction_policy="evict_first")
-
-
-@triton.jit
 def load_input(
-    x_ptr,  # rows of x, any float dtype like all that follow
+    x_ptr,  # (ROWS, 1) pointers to rows of x, any float dtype like all that follow
     input_bias_ptr,  # (n_cols,) added to x, or None
     residual_ptr,  # rows added after that, or None
     z_ptr,  # rows whose silu multiplies the sum, or None
-    cols,  # int32 (1, PART)
-    n_cols,  # int: columns of a row
-    present,  # int1 (ROWS, 1): rows that exist, or None where all do
-    FULL: tl.constexpr,  # all of cols exist
-    AGAIN: tl.constexpr,  # it is wanted once more
+    cols,  # int32 (1, PART): columns of this tile
+    inside,  # int1 (1, PART): columns that exist, or None where all do
+    mask,  # int1: those of rows that exist, or None where all do
+    inside_other: tl.constexpr,  # 0.0, or None where inside is None
+    other: tl.constexpr,  # 0.0, or None where mask is None
+    POLICY: tl.constexpr,  # evict_last where it may be wanted once more, else evict_first
 ):
     """What is normalised: ((x + input_bias) + residual) * silu(z), 0 where masked.
 
     In fp32; or x as it is, where that is all: two halves fit one register.
     """
-    value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN)
+    value = tl.load(x_ptr + cols, mask=mask, other=other, eviction_policy=POLICY)
     if input_bias_ptr is not None:
-        value = value.to(tl.float32) + load_cols(input_bias_ptr, cols, n_cols, FULL)
+        input_bias = tl.load(
+            input_bias_ptr + cols, mask=inside, other=inside_other, eviction_policy="evict_last"
+        )
+        value = value.to(tl.float32) + input_bias.to(tl.float32)
     if residual_ptr is not None:
-        residual = load_row(residual_ptr, cols, n_cols, present, FULL, AGAIN)
+        residual = tl.load(residual_ptr + cols, mask=mask, other=other, eviction_policy=POLICY)
         value = value.to(tl.float32) + residual.to(tl.float32)
     if z_ptr is not None:
-        z = load_row(z_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)
+        z = tl.load(z_ptr + cols, mask=mask, other=other, eviction_policy=POLICY).to(tl.float32)
         value = product(value.to(tl.float32), z * tl.sigmoid(z))
     return value
 
@@ -203,23 +144,45 @@ def normalize_rows(
     """Normalise rows and store the result; return (mean, rstd), each fp32 (ROWS, 1).
 
     Two passes over the row: the mean, then the squares of what is centred. Each lane sums its own
-    column of every tile; the lanes are summed once, at the end.
+    column of every tile; the lanes are summed once, at the end. Only the tile in which a row ends
+    needs a mask for its columns. Several rows are never so wide that there is more of them.
     """
     lane = columns(PART, VECTOR)
+    last = (PARTS - 1) * PART + lane
+    inside = last < n_cols
+    mask = inside
+    present_other = None
+    if present is not None:
+        mask = inside & present
+        present_other = 0.0
     held = ()
     for k in tl.static_range(PARTS):
-        cols = k * PART + lane
-        value = load_input(
-            x_ptr,
-            input_bias_ptr,
-            residual_ptr,
-            z_before_ptr,
-            cols,
-            n_cols,
-            present,
-            MORE | (k < PARTS - 1),
-            True,
-        )
+        if MORE | (k < PARTS - 1):
+            value = load_input(
+                x_ptr,
+                input_bias_ptr,
+                residual_ptr,
+                z_before_ptr,
+                k * PART + lane,
+                None,
+                present,
+                None,
+                present_other,
+                "evict_last",
+            )
+        else:
+            value = load_input(
+                x_ptr,
+                input_bias_ptr,
+                residual_ptr,
+                z_before_ptr,
+                last,
+                inside,
+                mask,
+                0.0,
+                0.0,
+                "evict_last",
+            )
         held = held + (value,)  # noqa: RUF005 - tuples of tensors can only be joined
     if IS_RMS:
         mean = tl.zeros([ROWS, 1], dtype=tl.float32)
@@ -231,16 +194,18 @@ def normalize_rows(
             start = PARTS * PART
             while start < n_cols:
                 cols = start + lane
+                inside = cols < n_cols
                 total += load_input(
                     x_ptr,
                     input_bias_ptr,
                     residual_ptr,
                     z_before_ptr,
                     cols,
-                    n_cols,
-                    present,
-                    False,
-                    True,
+                    inside,
+                    inside,
+                    0.0,
+                    0.0,
+                    "evict_last",
                 ).to(tl.float32)
                 start += PART
         mean = mean_of(tl.sum(total, axis=1), n_cols)[:, None]
@@ -249,63 +214,33 @@ def normalize_rows(
         centred = held[k].to(tl.float32) - mean
         if not MORE and k == PARTS - 1:
             # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
-            centred = tl.where(k * PART + lane < n_cols, centred, 0.0)
+            centred = tl.where(inside, centred, 0.0)
         squares += product(centred, centred)
     if MORE:
         start = PARTS * PART
         while start < n_cols:
             cols = start + lane
+            inside = cols < n_cols
             value = load_input(
                 x_ptr,
                 input_bias_ptr,
                 residual_ptr,
                 z_before_ptr,
                 cols,
-                n_cols,
-                present,
-                False,
-                True,
+                inside,
+                inside,
+                0.0,
+                0.0,
+                "evict_last",
             ).to(tl.float32)
             # Masked lanes hold 0 - mean after the subtraction: they must not reach the variance.
-            centred = tl.where(cols < n_cols, value - mean, 0.0)
+            centred = tl.where(inside, value - mean, 0.0)
             squares += product(centred, centred)
             start += PART
     rstd = inverse_std(tl.sum(squares, axis=1) / n_cols, eps)[:, None]
     for k in tl.static_range(PARTS):
-        cols = k * PART + lane
         value = held[k].to(tl.float32)
-        if sum_ptr is not None:
-            store_row(sum_ptr, value, cols, n_cols, present, MORE | (k < PARTS - 1))
-        store_norm(
-            value,
-            mean,
-            rstd,
-            weight_ptr,
-            bias_ptr,
-            z_after_ptr,
-            out_ptr,
-            cols,
-            n_cols,
-            present,
-            MORE | (k < PARTS - 1),
-        )
-    if MORE:
-        start = PARTS * PART
-        while start < n_cols:
-            cols = start + lane
-            value = load_input(
-                x_ptr,
-                input_bias_ptr,
-                residual_ptr,
-                z_before_ptr,
-                cols,
-                n_cols,
-                present,
-                False,
-                False,
-            ).to(tl.float32)
-            if sum_ptr is not None:
-                store_row(sum_ptr, value, cols, n_cols, present, False)
+        if MORE | (k < PARTS - 1):
             store_norm(
                 value,
                 mean,
@@ -314,10 +249,60 @@ def normalize_rows(
                 bias_ptr,
                 z_after_ptr,
                 out_ptr,
-                cols,
-                n_cols,
+                sum_ptr,
+                k * PART + lane,
+                None,
                 present,
-                False,
+                None,
+                present_other,
+            )
+        else:
+            store_norm(
+                value,
+                mean,
+                rstd,
+                weight_ptr,
+                bias_ptr,
+                z_after_ptr,
+                out_ptr,
+                sum_ptr,
+                last,
+                inside,
+                mask,
+                0.0,
+                0.0,
+            )
+    if MORE:
+        start = PARTS * PART
+        while start < n_cols:
+            cols = start + lane
+            inside = cols < n_cols
+            value = load_input(
+                x_ptr,
+                input_bias_ptr,
+                residual_ptr,
+                z_before_ptr,
+                cols,
+                inside,
+                inside,
+                0.0,
+                0.0,
+                "evict_first",
+            ).to(tl.float32)
+            store_norm(
+                value,
+                mean,
+                rstd,
+                weight_ptr,
+                bias_ptr,
+                z_after_ptr,
+                out_ptr,
+                sum_ptr,
+                cols,
+                inside,
+                inside,
+                0.0,
+                0.0,
             )
             start += PART
     return mean, rstd
@@ -332,18 +317,29 @@ def store_norm(
     bias_ptr,  # (n_cols,), or None
     z_ptr,  # rows whose silu multiplies the result, or None
     out_ptr,  # rows of out
-    cols,  # int32 (1, PART)
-    n_cols,  # int: columns of a row
-    present,  # int1 (ROWS, 1): rows that exist, or None where all do
-    FULL: tl.constexpr,  # all of cols exist
+    sum_ptr,  # rows for value, or None
+    cols,  # these five as in load_input
+    inside,
+    mask,
+    inside_other: tl.constexpr,
+    other: tl.constexpr,
 ):
     """Store ((value - mean) * rstd * weight + bias) * silu(z), rounded once to out's dtype."""
+    if sum_ptr is not None:
+        total = value.to(sum_ptr.dtype.element_ty)
+        tl.store(sum_ptr + cols, total, mask=mask, eviction_policy="evict_first")
     y = (value - mean) * rstd
     if weight_ptr is not None:
-        y *= load_cols(weight_ptr, cols, n_cols, FULL)
+        y *= tl.load(
+            weight_ptr + cols, mask=inside, other=inside_other, eviction_policy="evict_last"
+        ).to(tl.float32)
     if bias_ptr is not None:
-        y += load_cols(bias_ptr, cols, n_cols, FULL)
+        y += tl.load(
+            bias_ptr + cols, mask=inside, other=inside_other, eviction_policy="evict_last"
+        ).to(tl.float32)
     if z_ptr is not None:
-        z = load_row(z_ptr, cols, n_cols, present, FULL, False).to(tl.float32)
+        z = tl.load(z_ptr + cols, mask=mask, other=other, eviction_policy="evict_first")
+        z = z.to(tl.float32)
         y *= z * tl.sigmoid(z)
-    store_row(out_ptr, y, cols, n_cols, present, FULL)
+    y = y.to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + cols, y, mask=mask, eviction_policy="evict_first")

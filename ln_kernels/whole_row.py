@@ -7,16 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ln_kernels import repeat, rows
-from ln_kernels.blocks import (
-    columns,
-    inverse_std,
-    load_cols,
-    load_row,
-    mean_of,
-    product,
-    row_offset,
-    store_row,
-)
+from ln_kernels.blocks import columns, inverse_std, mean_of, product, row_offset
 from ln_kernels.launch import MAX_BLOCK, LaunchConfig, on_device_of, whole_row_launch
 
 
@@ -47,10 +38,21 @@ def _whole_row_layer_norm_kernel(
     x_ptr += row_offset(row, size_1, size_2, size_3, x_strides, VECTOR)
     out_ptr += row_offset(row, size_1, size_2, size_3, out_strides, VECTOR)
     lane = columns(PART, VECTOR)
+    # Only the last tensor needs a mask for its columns.
+    last = (PARTS - 1) * PART + lane
+    inside = last < n_cols
+    mask = inside
+    present_other = None
+    if present is not None:
+        mask = inside & present
+        present_other = 0.0
     held = ()
     total = tl.zeros([ROWS, PART], dtype=tl.float32)
     for k in tl.static_range(PARTS):
-        x = load_row(x_ptr, k * PART + lane, n_cols, present, k < PARTS - 1, True)
+        if k < PARTS - 1:
+            x = tl.load(x_ptr + k * PART + lane, mask=present, other=present_other)
+        else:
+            x = tl.load(x_ptr + last, mask=mask, other=0.0)
         held = held + (x,)  # noqa: RUF005 - tuples of tensors can only be joined
         total += x.to(tl.float32)
     mean = mean_of(tl.sum(total, axis=1), n_cols)[:, None]
@@ -59,17 +61,26 @@ def _whole_row_layer_norm_kernel(
         centred = held[k].to(tl.float32) - mean
         if k == PARTS - 1:
             # Padded lanes hold 0 - mean after the subtraction: they must not reach the variance.
-            centred = tl.where(k * PART + lane < n_cols, centred, 0.0)
+            centred = tl.where(inside, centred, 0.0)
         squares += product(centred, centred)
     rstd = inverse_std(tl.sum(squares, axis=1) / n_cols, eps)[:, None]
     for k in tl.static_range(PARTS):
-        cols = k * PART + lane
         y = (held[k].to(tl.float32) - mean) * rstd
-        if weight_ptr is not None:
-            y *= load_cols(weight_ptr, cols, n_cols, k < PARTS - 1)
-        if bias_ptr is not None:
-            y += load_cols(bias_ptr, cols, n_cols, k < PARTS - 1)
-        store_row(out_ptr, y, cols, n_cols, present, k < PARTS - 1)
+        if k < PARTS - 1:
+            cols = k * PART + lane
+            if weight_ptr is not None:
+                y *= tl.load(weight_ptr + cols).to(tl.float32)
+            if bias_ptr is not None:
+                y += tl.load(bias_ptr + cols).to(tl.float32)
+            y = y.to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + cols, y, mask=present)
+        else:
+            if weight_ptr is not None:
+                y *= tl.load(weight_ptr + last, mask=inside, other=0.0).to(tl.float32)
+            if bias_ptr is not None:
+                y += tl.load(bias_ptr + last, mask=inside, other=0.0).to(tl.float32)
+            y = y.to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + last, y, mask=mask)
 
 
 def triton_layer_norm(
