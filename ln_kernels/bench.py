@@ -104,7 +104,7 @@ def bench(
         dtypes = None if dtype is None else [choices.SHORT_DTYPES.get(d, d) for d in dtype]
         field, planned = plan(kernel, dtypes, grid, widths, rows, competitor, smoke=smoke)
         report = new_report(field, smoke=smoke)
-        introduce(console, report, planned)
+        introduce(console, report, field, planned)
         timer = None if smoke else DeviceTimer(time)
         measure(console, report, field, timer, planned, json_file)
         if trace and not report.interrupted and not report.lost:
@@ -170,16 +170,17 @@ def new_report(field: Field, *, smoke: bool) -> Report:
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         card={"name": "Triton's interpreter"} if smoke else machine.card(),
         versions=machine.versions(field.competitors),
-        absent=field.absent,
+        absent=tuple(field.absent),
     )
 
 
-def introduce(console: Console, report: Report, planned: list[Point]) -> None:
+def introduce(console: Console, report: Report, field: Field, planned: list[Point]) -> None:
     """What is measured, where, and with what."""
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     console.print(f"{report.card['name']}; {versions}")
-    for name in report.absent:
-        console.print(f"{name} is not installed; stored figures stand for it where there are any")
+    for name, reason in field.absent.items():
+        words = f"without {name} ({reason}); stored figures stand for it where there are any"
+        console.print(Text(words), soft_wrap=True)
     console.print(f"{len(planned)} points")
 
 

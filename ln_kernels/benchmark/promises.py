@@ -1,8 +1,9 @@
 """What the arithmetic of each implementation may be: the input of the oracle's bounds.
 
 None tells how it launches, so that the depth of a reduction is that of the least parallel one that
-is sensible on a GPU. A compiler may keep an intermediate in fp32 or round it to the dtype of its
-tensor: its result must fit one of the arithmetics as a whole.
+is sensible on a GPU; ``ln-fuzz`` knows the launch and judges wide fp32 rows more sharply. Compilers
+may keep an intermediate in fp32 or round it to the dtype of its tensor: a result must fit one of
+the arithmetics as a whole.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,22 +142,40 @@ def read(path: Path) -> Report:
 def merged(reports: Sequence[Report]) -> Report:
     """Runs on one kind of card with the same versions as one report, in the order given.
 
+    Of two that measured the same kernels on the same point, the later one counts.
     Raises: ResultsError where they are not alike.
     """
     first = reports[0]
-    for other in reports[1:]:
-        if (other.card, other.versions) != (first.card, first.versions):
-            raise ResultsError("the files to be read are of different cards or versions")
+    versions: dict[str, str] = {}
+    for report in reports:
+        if report.card != first.card:
+            raise ResultsError(f"{report.card['name']} and {first.card['name']}: different cards")
+        for name, version in report.versions.items():
+            if versions.setdefault(name, version) != version:
+                raise ResultsError(f"{name} {versions[name]} and {version}: different versions")
+    results = {
+        (
+            replace(result.point, group=""),
+            *(side.name for side in result.sides if side.ours),
+        ): result
+        for report in reports
+        for result in report.results
+    }
+    launches = {
+        (launches.point, launches.ours): launches
+        for report in reports
+        for launches in report.launches
+    }
     return Report(
         date=" and ".join(dict.fromkeys(report.date for report in reports)),
         card=first.card,
-        versions=first.versions,
+        versions=versions,
         copies_gbps=[copy for report in reports for copy in report.copies_gbps],
         absent=tuple(dict.fromkeys(name for report in reports for name in report.absent)),
         planned=sum(report.planned for report in reports),
         interrupted=any(report.interrupted for report in reports),
         lost="; ".join(report.lost for report in reports if report.lost),
         seconds=sum(report.seconds for report in reports),
-        results=[result for report in reports for result in report.results],
-        launches=[launches for report in reports for launches in report.launches],
+        results=list(results.values()),
+        launches=list(launches.values()),
     )

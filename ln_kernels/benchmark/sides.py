@@ -36,10 +36,17 @@ class Field:
     def __init__(self, kernels: Sequence[str], competitors: Sequence[str]):
         self._kernels = tuple(kernels)
         self.competitors = tuple(competitors)
-        self.absent = tuple(name for name in competitors if not COMPETITORS[name].installed)
-        self._entries: dict[str, Mapping[str, Entry]] = {
-            name: COMPETITORS[name].load() for name in competitors if name not in self.absent
-        }
+        self.absent: dict[str, str] = {}
+        """Competitors that cannot take part, and why."""
+        self._entries: dict[str, Mapping[str, Entry]] = {}
+        for name in competitors:
+            if not COMPETITORS[name].installed:
+                self.absent[name] = "not installed"
+                continue
+            try:
+                self._entries[name] = COMPETITORS[name].load()
+            except ImportError as error:
+                self.absent[name] = _brief(error)
 
     @property
     def operations(self) -> list[str]:

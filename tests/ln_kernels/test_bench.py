@@ -10,6 +10,7 @@ import torch
 
 from ln_kernels import bench
 from ln_kernels.benchmark import operations, results, traces
+from ln_kernels.benchmark.competitors import COMPETITORS, Competitor
 from ln_kernels.benchmark.operations import KERNELS, Kernel
 from ln_kernels.benchmark.points import points
 from ln_kernels.benchmark.results import Measured, Result
@@ -84,10 +85,16 @@ def test_an_interrupted_session_keeps_what_it_has():
     assert saved[-1] == 1
 
 
-def test_a_competitor_that_is_not_installed_is_told_apart():
-    field = Field(["layer_norm"], ["eager", "quack"])
-    if "quack" not in field.absent:
-        pytest.skip("QuACK is installed")
+def test_a_competitor_that_cannot_be_imported_is_left_out_with_the_reason(monkeypatch):
+    def load():
+        raise ImportError("libcuda is missing")
+
+    absent = Competitor("no_such_package", "none", load)
+    broken = Competitor("torch", "torch", load)
+    monkeypatch.setitem(COMPETITORS, "quack", absent)
+    monkeypatch.setitem(COMPETITORS, "fla", broken)
+    field = Field(["layer_norm"], ["eager", "quack", "fla"])
+    assert field.absent == {"quack": "not installed", "fla": "ImportError: libcuda is missing"}
     inputs = operations.make_inputs(operations.OPERATIONS["layer_norm"], "float32", 2, 8, CPU)
     assert [side.name for side in field.sides("layer_norm", inputs)] == ["layer_norm", "eager"]
 

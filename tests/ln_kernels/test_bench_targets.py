@@ -151,12 +151,26 @@ def test_a_file_that_is_no_report_is_refused_by_name(tmp_path, text):
         results.read(path)
 
 
-def test_reports_of_one_card_are_merged_and_others_refused():
-    one, two = benchmarks.report(copy_gbps=4000.0), benchmarks.report(copy_gbps=4100.0)
+def test_reports_of_one_card_are_merged_and_the_later_figure_counts():
+    old = benchmarks.result(4096, 256, {"layer_norm": 1.0})
+    new = benchmarks.result(4096, 256, {"layer_norm": 0.9, "eager": 2.0})
+    another = benchmarks.result(4096, 512, {"layer_norm": 1.0})
+    one = benchmarks.report(old, another, copy_gbps=4000.0)
+    two = benchmarks.report(new, copy_gbps=4100.0)
+    two.versions = {**two.versions, "fla-core": "0.6.0"}
     two.interrupted = True
     both = results.merged([one, two])
+    assert both.results == [new, another]
     assert both.copy_gbps == 4100.0
     assert both.interrupted
+    assert both.versions == two.versions
+
+
+def test_reports_of_unlike_runs_are_not_merged():
+    one, two = benchmarks.report(), benchmarks.report()
+    two.versions = {**two.versions, "torch": "4"}
+    with pytest.raises(ResultsError, match="torch 2 and 4: different versions"):
+        results.merged([one, two])
     two.card = {"name": "another card"}
     with pytest.raises(ResultsError, match="different cards"):
         results.merged([one, two])
