@@ -158,7 +158,7 @@ def normalize_rows(
     held = ()
     for k in tl.static_range(PARTS):
         if MORE | (k < PARTS - 1):
-            value = load_input(
+            tile = load_input(
                 x_ptr,
                 input_bias_ptr,
                 residual_ptr,
@@ -171,7 +171,7 @@ def normalize_rows(
                 "evict_last",
             )
         else:
-            value = load_input(
+            tile = load_input(
                 x_ptr,
                 input_bias_ptr,
                 residual_ptr,
@@ -183,7 +183,7 @@ def normalize_rows(
                 0.0,
                 "evict_last",
             )
-        held = held + (value,)  # noqa: RUF005 - tuples of tensors can only be joined
+        held = held + (tile,)  # noqa: RUF005 - tuples of tensors can only be joined
     if IS_RMS:
         mean = tl.zeros([ROWS, 1], dtype=tl.float32)
     else:
