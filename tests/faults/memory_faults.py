@@ -99,7 +99,7 @@ MEMORY_FAULTS = (
     MemoryFault(
         "over_write_by_one",
         "layer_norm_residual",
-        "residual.py",
+        "blocks.py",
         "store_row(sum_ptr, value, cols, n_cols, present, MORE",
         "store_row(sum_ptr, value, cols, n_cols + 1, present, MORE",
         "the block is wider than the row and the sum is asked for",
@@ -130,7 +130,7 @@ MEMORY_FAULTS = (
     MemoryFault(
         "write_to_an_input",
         "layer_norm_residual",
-        "residual.py",
+        "blocks.py",
         "store_row(sum_ptr, value, cols, n_cols, present, MORE",
         "store_row(residual_ptr, value, cols, n_cols, present, MORE",
         "the sum is asked for: the residual gets what fits the block",
