@@ -184,13 +184,13 @@ STRIDE_FAULTS = (
     _stride(
         "false_hint_of_alignment",
         "triton_layer_norm",
-        "whole_row.py",
-        "    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides, VECTOR)\n",
-        "    x_ptr += row_offset(row, size_1, size_2, size_3, x_strides, VECTOR)\n"
-        "    x_ptr = tl.multiple_of(x_ptr, 16)\n",
-        "n_cols is a multiple of 16, so that loads may be wide, and a row of x begins at no "
+        "blocks.py",
+        "            value = tl.load(ptr + cols, eviction_policy=policy)\n",
+        "            ptrs = tl.max_contiguous(tl.multiple_of(ptr + cols, [16, 16]), [1, 4])\n"
+        "            value = tl.load(ptrs, eviction_policy=policy)\n",
+        "several tiles, so that the first is read without a mask, and a row of x begins at no "
         "multiple of 16 bytes: a misaligned address; the interpreter ignores hints",
-        change="The compiler is told that every row of x begins at a multiple of 16 bytes.",
+        change="The compiler is told that four columns of x lie together at multiples of 16 bytes.",
         example={"shape": (1, 1024), "x": {"offset": 1}},
         seen="gpu",
     ),
