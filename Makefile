@@ -12,7 +12,7 @@ RUN    := $(VENV)/bin/python
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz test lint layers types pytest battery browser mutation format setup setup-dev clean
+.PHONY: help fuzz bench test lint layers types pytest battery browser mutation format setup setup-dev clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ fuzz: setup  ## fuzz the built-in kernels on whatever device there is
 
 test: lint types pytest  ## lint, types, then the test suite
 
+bench: setup  ## measure the kernels against other libraries (needs a GPU)
+	$(RUN) -m ln_kernels.bench $(BENCH_ARGS)
+
 lint: setup-dev layers  ## ruff (rules and format), the import rules, workflows and shell scripts
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -30,7 +33,7 @@ lint: setup-dev layers  ## ruff (rules and format), the import rules, workflows 
 layers: setup-dev  ## the import rules alone
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
-types: setup-dev  ## mypy --strict on oracle and fuzz
+types: setup-dev  ## mypy --strict on oracle, fuzz and the benchmark
 	$(RUN) -m mypy
 
 # The limit is for a test that hangs; none should come near it.

@@ -53,8 +53,9 @@ WHOLE_ROW_BLOCKS = tuple(2**k for k in range(18))
 WHOLE_ROW_WARPS = (16, 32)
 """Fewer would spill on the widest rows and compile for seconds; the defaults have fewer."""
 
-_OURS = Arithmetic(uniform=True)
-"""What this project's kernels promise: every product that a reduction adds is rounded by itself."""
+_OURS = Arithmetic(uniform=True, depth=Depth(parts=16))
+"""What this project's kernels promise: every product that a reduction adds is rounded by itself,
+and a block is walked in 16 tiles at most."""
 
 _SPACE = Space(max_rank=6)
 """Five leading dims are one more than a kernel walks by itself."""

@@ -522,6 +522,7 @@ RULES: dict[type, dict[str, Entry]] = {
         "kind": Rule(_always, "sums are of another depth, which depends on other things"),
         "divisor": Rule(_smaller, "sums may be deeper"),
         "extra": Rule(_larger, "sums may be deeper"),
+        "parts": Rule(_larger, "sums may be deeper under the interpreter"),
     },
     ArgSpec: {
         "name": Label(),

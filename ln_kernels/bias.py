@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ln_kernels import rows
+from ln_kernels import repeat, rows
 from ln_kernels.blocks import normalize_rows, row_offset
 from ln_kernels.launch import LaunchConfig, default_launch, on_device_of
 
@@ -79,6 +79,11 @@ def fused_bias_layer_norm(
         layout. `out` may be x itself in the same layout, and else must not share its memory.
     """
     function = "fused_bias_layer_norm"
+    tensors = (x, bias, gamma, beta)
+    key = repeat.key_of(function, tensors, eps, launch) if out is None else None
+    done = repeat.again(key, tensors)
+    if done is not None:
+        return done[0]
     n_cols = rows.check_x(x, function)
     rows.check_tensor("bias", bias, function)
     rows.check_vector("bias", bias, (n_cols,), x, function)
@@ -99,18 +104,18 @@ def fused_bias_layer_norm(
         for batch in rows.row_batches((x, out), (bias, gamma, beta)):
             x_rows, out_rows = batch.tensors
             tiling = launch.tiling(n_cols, batch.vector)
-            _fused_bias_layer_norm_kernel[(tiling.programs(batch.n_rows),)](
-                x_rows,
-                bias,
-                gamma,
-                beta,
-                out_rows,
+            grid = tiling.programs(batch.n_rows)
+            rest = (
                 *batch.inner_sizes,
                 *batch.strides,
                 batch.n_rows,
                 n_cols // batch.vector,
                 eps,
-                **tiling.constants(),
-                **launch.options(),
+                *tiling.constants(),
             )
+            kernel = _fused_bias_layer_norm_kernel[(grid,)](
+                x_rows, bias, gamma, beta, out_rows, *rest, **launch.options()
+            )
+            if batch.whole:
+                repeat.keep(key, kernel, grid, x, (out,), (0, 1, 2, 3, 4), rest)
     return out

@@ -18,7 +18,7 @@ NUM_WARPS = (1, 2, 4, 8, 16, 32)
 # this would make tiles of many rows and few columns, which cost registers for their addresses.
 _MAX_ROWS = 16
 # A tile gives each thread this many columns, two vector loads of 4 bytes an element or one of 2;
-# fewer where each is a load of its own. More are as fast, and finer tiles waste less of a row's end.
+# fewer where each is a load of its own. More are no faster, and waste more of a row's last tile.
 _COLS_PER_THREAD = 8
 _SINGLE_COLS_PER_THREAD = 4
 # Tiles are unrolled: their number is a matter of compile time, and of the interpreter's.
@@ -28,7 +28,7 @@ _THREADS_PER_WARP = 32
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How a program walks its rows: constants of a kernel, one for each of the fields."""
+    """How a program walks its rows, in tiles of `rows` rows and `part` columns."""
 
     rows: int  # rows of a program
     part: int  # columns of a tile, a power of two
@@ -40,15 +40,9 @@ class Tiling:
         """How many programs take that many rows."""
         return -(-n_rows // self.rows)
 
-    def constants(self) -> dict[str, int]:
-        """The constant arguments of a kernel."""
-        return {
-            "ROWS": self.rows,
-            "PART": self.part,
-            "PARTS": self.parts,
-            "MORE": self.more,
-            "VECTOR": self.vector,
-        }
+    def constants(self) -> tuple[int, int, int, bool, int]:
+        """The last arguments of a kernel: ROWS, PART, PARTS, MORE, VECTOR."""
+        return self.rows, self.part, self.parts, self.more, self.vector
 
 
 @dataclass(frozen=True, slots=True)

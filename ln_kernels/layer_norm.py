@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ln_kernels import rows
+from ln_kernels import repeat, rows
 from ln_kernels.blocks import normalize_rows, row_offset
 from ln_kernels.launch import LaunchConfig, default_launch, on_device_of
 
@@ -86,8 +86,13 @@ def layer_norm(
         layout. `out` may be x itself in the same layout, and else must not share its memory.
     """
     function = "layer_norm"
+    tensors = (x, weight, bias)
+    key = repeat.key_of(function, tensors, eps, launch) if out is None else None
+    done = repeat.again(key, tensors)
+    if done is not None:
+        return done[0]
     rows.check_x(x, function)
-    return _forward(x, 1, weight, bias, eps, out, launch, function, statistics=None)
+    return _forward(x, 1, weight, bias, eps, out, launch, function, key, statistics=())
 
 
 def native_layer_norm(
@@ -110,6 +115,13 @@ def native_layer_norm(
     Source: the signature and outputs of torch.native_layer_norm.
     """
     function = "native_layer_norm"
+    tensors = (x, weight, bias)
+    key = None
+    if out is None:
+        key = repeat.key_of(function, tensors, normalized_shape, eps, launch)
+    done = repeat.again(key, tensors)
+    if done is not None:
+        return done[0], done[1], done[2]
     shape = _normalized_shape(normalized_shape, function)
     rows.check_tensor("x", x, function)
     if tuple(x.shape[-len(shape) :]) != shape:
@@ -120,7 +132,10 @@ def native_layer_norm(
     kept = (*x.shape[: x.ndim - len(shape)], *[1] * len(shape))
     mean = torch.empty(kept, dtype=torch.float32, device=x.device)
     rstd = torch.empty_like(mean)
-    out = _forward(x, len(shape), weight, bias, eps, out, launch, function, statistics=(mean, rstd))
+    statistics = (mean, rstd)
+    out = _forward(
+        x, len(shape), weight, bias, eps, out, launch, function, key, statistics=statistics
+    )
     return out, mean, rstd
 
 
@@ -146,10 +161,11 @@ def _forward(
     out: Tensor | None,
     launch: LaunchConfig | None,
     function: str,
+    key: repeat.Key | None,
     *,
-    statistics: tuple[Tensor, Tensor] | None,
+    statistics: tuple[Tensor, ...],
 ) -> Tensor:
-    """Check the rest of the arguments, launch, and return out."""
+    """Check the rest of the arguments, launch, and return out. `statistics`: (mean, rstd) or ()."""
     shape = x.shape[x.ndim - n_norm_dims :]
     n_cols = math.prod(shape)
     rows.check_vector("weight", weight, shape, x, function)
@@ -166,24 +182,31 @@ def _forward(
         n_norm_dims=n_norm_dims,
     )
     launch = launch or default_launch(n_cols, x.element_size())
-    mean, rstd = (None, None) if statistics is None else (s.view(-1) for s in statistics)
+    mean, rstd = (s.view(-1) for s in statistics) if statistics else (None, None)
     with on_device_of(x):
         for batch in rows.row_batches((x, out), (weight, bias), n_norm_dims):
             x_rows, out_rows = batch.tensors
             tiling = launch.tiling(n_cols, batch.vector)
-            _layer_norm_kernel[(tiling.programs(batch.n_rows),)](
+            grid = tiling.programs(batch.n_rows)
+            rest = (
+                *batch.inner_sizes,
+                *batch.strides,
+                batch.n_rows,
+                n_cols // batch.vector,
+                eps,
+                *tiling.constants(),
+            )
+            kernel = _layer_norm_kernel[(grid,)](
                 x_rows,
                 weight,
                 bias,
                 out_rows,
                 None if mean is None else mean[batch.first_row :],
                 None if rstd is None else rstd[batch.first_row :],
-                *batch.inner_sizes,
-                *batch.strides,
-                batch.n_rows,
-                n_cols // batch.vector,
-                eps,
-                **tiling.constants(),
+                *rest,
                 **launch.options(),
             )
+            if batch.whole:
+                pointers = (0, 1, 2, 3, *((4, 5) if statistics else (None, None)))
+                repeat.keep(key, kernel, grid, x, (out, *statistics), pointers, rest)
     return out

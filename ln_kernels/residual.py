@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ln_kernels import rows
+from ln_kernels import repeat, rows
 from ln_kernels.blocks import normalize_rows, row_offset
 from ln_kernels.launch import LaunchConfig, default_launch, on_device_of
 
@@ -129,6 +129,13 @@ def layer_norm_residual(
         not share memory with any argument.
     """
     function = "layer_norm_residual"
+    inputs = (x, input_bias, residual, weight, bias)
+    key = None
+    if out is None and sum_out is None:
+        key = repeat.key_of(function, inputs, eps, return_sum, launch)
+    done = repeat.again(key, inputs)
+    if done is not None:
+        return (done[0], done[1]) if return_sum else done[0]
     n_cols = rows.check_x(x, function)
     rows.check_vector("input_bias", input_bias, (n_cols,), x, function)
     rows.check_rows("residual", residual, x, function)
@@ -154,16 +161,10 @@ def layer_norm_residual(
     with on_device_of(x):
         for batch in rows.row_batches(tensors, (input_bias, weight, bias)):
             tiling = launch.tiling(n_cols, batch.vector)
+            grid = tiling.programs(batch.n_rows)
             x_rows, residual_rows, out_rows, *sum_rows = batch.tensors
             x_strides, residual_strides, out_strides, *sum_strides = batch.strides
-            _layer_norm_residual_kernel[(tiling.programs(batch.n_rows),)](
-                x_rows,
-                input_bias,
-                residual_rows,
-                weight,
-                bias,
-                out_rows,
-                sum_rows[0] if sum_rows else None,
+            rest = (
                 *batch.inner_sizes,
                 x_strides,
                 residual_strides,
@@ -172,9 +173,23 @@ def layer_norm_residual(
                 batch.n_rows,
                 n_cols // batch.vector,
                 eps,
-                **tiling.constants(),
+                *tiling.constants(),
+            )
+            kernel = _layer_norm_residual_kernel[(grid,)](
+                x_rows,
+                input_bias,
+                residual_rows,
+                weight,
+                bias,
+                out_rows,
+                sum_rows[0] if sum_rows else None,
+                *rest,
                 **launch.options(),
             )
+            if batch.whole:
+                outputs = (out,) if sum_out is None else (out, sum_out)
+                pointers = (0, 1, 2, 3, 4, 5, None if sum_out is None else 6)
+                repeat.keep(key, kernel, grid, x, outputs, pointers, rest)
     if return_sum:
         assert sum_out is not None  # allocated above where it was not given
         return out, sum_out

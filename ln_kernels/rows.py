@@ -49,6 +49,7 @@ class RowBatch:
     # many columns begins: a power of two, of at most 16 bytes of x.
     vector: int
     strides: tuple[tuple[int, ...], ...]  # of the leading dims, in vectors, for each tensor
+    whole: bool  # these are all the rows of the call
 
 
 def row_batches(
@@ -59,8 +60,9 @@ def row_batches(
 ) -> Iterator[RowBatch]:
     """Split tensors of one shape, which have passed their checks, into as few launches as can be.
 
-    `vectors` are those that all rows share. One launch, as a rule. More than MAX_LEAD_DIMS leading dims that no tensor lets merge, or more
-    than MAX_PROGRAMS programs, take one launch for each slice of the outermost dim.
+    `vectors` are those that all rows share. One launch, as a rule. More than MAX_LEAD_DIMS leading
+    dims that no tensor lets merge, or more than MAX_PROGRAMS groups, take one launch for each slice
+    of the outermost dim.
     """
     lead = tensors[0].shape[: tensors[0].ndim - n_norm_dims]
     if 0 in lead:
@@ -86,7 +88,8 @@ def row_batches(
             part[1:] + (1,) * (MAX_LEAD_DIMS - dims),
             parts,
             vector,
-            tuple(tuple(s // vector for s in strides) for strides in part_strides),
+            tuple(tuple(s // vector for s in steps) for steps in part_strides),
+            part == sizes,
         )
 
 

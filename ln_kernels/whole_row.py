@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ln_kernels import rows
+from ln_kernels import repeat, rows
 from ln_kernels.blocks import (
     columns,
     inverse_std,
@@ -91,6 +91,11 @@ def triton_layer_norm(
         layout, and else must not share its memory.
     """
     function = "triton_layer_norm"
+    tensors = (x, weight, bias)
+    key = repeat.key_of(function, tensors, eps, launch) if out is None else None
+    done = repeat.again(key, tensors)
+    if done is not None:
+        return done[0]
     n_cols = rows.check_x(x, function)
     if n_cols > MAX_BLOCK:
         raise ValueError(f"n_cols={n_cols}, must be <= {MAX_BLOCK} [{function}]")
@@ -114,20 +119,21 @@ def triton_layer_norm(
             x_rows, out_rows = batch.tensors
             tiling = launch.tiling(n_cols, batch.vector)
             assert not tiling.more, "the block holds the row"
-            _whole_row_layer_norm_kernel[(tiling.programs(batch.n_rows),)](
-                x_rows,
-                weight,
-                bias,
-                out_rows,
+            grid = tiling.programs(batch.n_rows)
+            rest = (
                 *batch.inner_sizes,
                 *batch.strides,
                 batch.n_rows,
                 n_cols // batch.vector,
                 eps,
-                ROWS=tiling.rows,
-                PART=tiling.part,
-                PARTS=tiling.parts,
-                VECTOR=tiling.vector,
-                **launch.options(),
+                tiling.rows,
+                tiling.part,
+                tiling.parts,
+                tiling.vector,
             )
+            kernel = _whole_row_layer_norm_kernel[(grid,)](
+                x_rows, weight, bias, out_rows, *rest, **launch.options()
+            )
+            if batch.whole:
+                repeat.keep(key, kernel, grid, x, (out,), (0, 1, 2, 3), rest)
     return out

@@ -28,11 +28,15 @@ class Depth:
 
     kind "blocked": a Triton reduction, from the launch (see :func:`reduction_depth`).
     kind "linear": ``n / divisor + extra``, for implementations whose launch is not ours to see.
+    ``parts`` is the most tensors that a kernel divides its block into and adds one to the other
+    before it reduces: a GPU's threads add their elements one by one anyhow, NumPy's pairwise sums
+    under the interpreter do not.
     """
 
     kind: Literal["blocked", "linear"] = "blocked"
     divisor: int = 1
     extra: int = 2
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,9 @@ class Arithmetic:
 WARP = 32
 """Threads of a warp. AMD's 64 only lowers the depth."""
 
+VECTOR = 8
+"""Neighbouring elements that a thread holds where they are aligned: 16 bytes of 2 each."""
+
 NUMPY_BLOCK = 20
 """Depth of NumPy's pairwise sum inside one 128-element block: 16 additions in each of 8 lanes,
 3 to join them, 1 to spare."""
@@ -86,8 +93,9 @@ def reduction_depth(
     """Rounded additions an element passes through in one reduction over ``n_cols`` elements.
 
     A compiled Triton reduction gives each thread ceil(block / threads) elements a block, adds
-    them one by one over all blocks and joins the threads in a tree. Under the interpreter
-    NumPy sums pairwise instead: 128 elements in 8 interleaved chains, then a tree. No order has
+    them one by one over all blocks and joins the threads in a tree; or it gives some of the threads
+    a vector each, and the others copies. Under the interpreter NumPy sums pairwise instead: 128
+    elements in 8 interleaved chains, then a tree. No order has
     more than n_cols - 1, because adding the 0 of a masked lane is exact; that is also the depth
     where the launch is not known.
     """
@@ -104,9 +112,12 @@ def _launched(
         return n_cols
     blocks = math.ceil(n_cols / block)
     if interpreted:
-        return blocks + _pairwise(block)
+        return blocks * depth.parts + _pairwise(block)
     threads = WARP * num_warps
-    return math.ceil(block / threads) * blocks + int(math.log2(threads)) + depth.extra
+    spread = math.ceil(block / threads) * blocks + int(math.log2(threads))
+    vector = min(VECTOR, block)
+    vectors = vector + blocks + math.ceil(math.log2(block / vector))
+    return max(spread, vectors) + depth.extra
 
 
 def _pairwise(n: int) -> int:

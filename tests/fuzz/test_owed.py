@@ -164,7 +164,8 @@ def test_depth_follows_from_the_pinned_configuration(name: str) -> None:
     spec = replace(LAYER_NORM, launch=LaunchSpace(configs=configs))
     case = make_case(spec, (1, 1024))
     pinned = replace(case, launch=replace(case.launch, block=None, num_warps=None, config=1))
-    assert depth(spec, pinned) == 4 * 2 + 7 + 2
+    # Of a block's 128 threads 64 hold a vector of 8, which gives more than 4 each of both blocks.
+    assert depth(spec, pinned) == 8 + 2 + 6 + 2
 
 
 def test_depth_is_the_worst_where_the_launch_is_not_known() -> None:

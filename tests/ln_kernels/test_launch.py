@@ -1,38 +1,84 @@
+import itertools
+
 import pytest
 
 from ln_kernels import LaunchConfig, default_launch, whole_row_launch
+from ln_kernels.launch import Tiling, next_power_of_2
+
+ODD_WIDTHS = (1, 3, 127, 129, 257, 1000, 5000, 12345, 40000, 65537, 2**20)
+WIDTHS = (*ODD_WIDTHS, *(2**power for power in range(21)))
 
 
-@pytest.mark.parametrize(
-    ("n_cols", "block", "num_warps"),
-    [
-        (1, 128, 1),
-        (128, 128, 1),
-        (129, 256, 1),
-        (512, 512, 2),
-        (1000, 1024, 4),
-        (2048, 2048, 8),
-        (4096, 4096, 8),
-        (4097, 8192, 8),
-        (65537, 8192, 8),
-    ],
-)
 @pytest.mark.parametrize("element_size", [2, 4])
-def test_default_launch_follows_the_documented_heuristic(n_cols, block, num_warps, element_size):
-    assert default_launch(n_cols, element_size) == LaunchConfig(block, num_warps)
+def test_default_launch_follows_from_the_power_of_two_that_holds_the_row(element_size):
+    for n_cols in ODD_WIDTHS:
+        holds = next_power_of_2(n_cols)
+        assert default_launch(n_cols, element_size) == default_launch(holds, element_size)
+    # No GPU has more threads a program, and columns need not be cut finer than a vector.
+    assert all(default_launch(n, element_size).num_warps <= 32 for n in WIDTHS)
 
 
-@pytest.mark.parametrize("n_cols", [1, 3, 256, 257, 4097, 65537, 2**20])
 @pytest.mark.parametrize("element_size", [2, 4])
-def test_whole_row_launch_holds_the_row_in_the_next_power_of_two(n_cols, element_size):
+def test_default_launch_reads_rows_once_that_fit_the_registers(element_size):
+    for n_cols in WIDTHS:
+        if n_cols * element_size <= 65536:
+            assert default_launch(n_cols, element_size).block >= n_cols
+
+
+@pytest.mark.parametrize("element_size", [2, 4])
+def test_default_launch_takes_several_short_rows(element_size):
+    rows = [default_launch(n, element_size).tiling(n, 1).rows for n in (8, 64, 256, 1000, 2048)]
+    assert rows[0] == 16
+    assert all(more >= fewer for more, fewer in itertools.pairwise(rows))
+    assert rows[-2:] == [2, 1]
+
+
+@pytest.mark.parametrize("n_cols", WIDTHS)
+@pytest.mark.parametrize("element_size", [2, 4])
+def test_whole_row_launch_holds_the_row(n_cols, element_size):
     launch = whole_row_launch(n_cols, element_size)
-    assert n_cols <= launch.block < 2 * n_cols
+    tiling = launch.tiling(n_cols, 1)
+    assert launch.block >= n_cols
+    assert not tiling.more
+    assert (tiling.parts - 1) * tiling.part < n_cols <= tiling.parts * tiling.part
 
 
-def test_whole_row_launch_gives_wide_rows_more_threads():
-    warps = [whole_row_launch(n, 2).num_warps for n in (512, 1024, 4096, 16384, 65536)]
-    assert warps == [1, 2, 8, 32, 32]
-    assert whole_row_launch(4096, 4).num_warps == 16
+@pytest.mark.parametrize("n_cols", WIDTHS)
+@pytest.mark.parametrize("vector", [1, 2, 8])
+def test_tiling_covers_every_column_once(n_cols, vector):
+    for launch in (LaunchConfig(1, 1), LaunchConfig(64, 32), LaunchConfig(4096, 4)):
+        tiling = launch.tiling(n_cols, vector)
+        held = tiling.parts * tiling.part
+        # Tiles that stay in registers are full, but for the last one of a row that ends there.
+        assert held - tiling.part < n_cols
+        assert tiling.more == (n_cols > held)
+        assert tiling.part * tiling.rows <= launch.block
+        assert 1 <= tiling.parts <= 16
+        assert 1 <= tiling.rows <= 16
+        assert tiling.rows == 1 or not tiling.more
+        more = n_cols > held
+        assert tiling.constants() == (tiling.rows, tiling.part, tiling.parts, more, vector)
+
+
+def test_tiling_takes_as_many_rows_as_the_block_holds():
+    launch = LaunchConfig(4096, 4)
+    assert [launch.tiling(n, 1).rows for n in (4096, 2049, 2048, 1000, 300, 1)] == [
+        1,
+        1,
+        2,
+        4,
+        8,
+        16,
+    ]
+    assert [launch.tiling(1000, 1).programs(n) for n in (1, 4, 5)] == [1, 1, 2]
+
+
+def test_tiling_gives_threads_vectors_and_leaves_out_tiles_past_the_row():
+    launch = LaunchConfig(8192, 4)
+    assert launch.tiling(5000, 8) == Tiling(rows=1, part=1024, parts=5, more=False, vector=8)
+    # Elements that are loaded one by one are fewer a tile.
+    assert launch.tiling(5001, 1) == Tiling(rows=1, part=512, parts=10, more=False, vector=1)
+    assert launch.tiling(8193, 1) == Tiling(rows=1, part=512, parts=16, more=True, vector=1)
 
 
 def test_launch_config_options_pin_fp_fusion():

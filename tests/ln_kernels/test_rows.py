@@ -14,11 +14,12 @@ def row_starts(tensors, **options):
         assert len(batch.inner_sizes) == rows.MAX_LEAD_DIMS - 1
         for row in range(batch.n_rows):
             for t, (view, strides) in enumerate(zip(batch.tensors, batch.strides, strict=True)):
-                rest, offset = row, view.storage_offset()
+                rest, offset = row, 0
                 for dim in range(len(strides) - 1, 0, -1):
                     offset += rest % batch.inner_sizes[dim - 1] * strides[dim]
                     rest //= batch.inner_sizes[dim - 1]
-                starts[t].append(offset + rest * strides[0])
+                offset += rest * strides[0]
+                starts[t].append(view.storage_offset() + offset * batch.vector)
     return starts
 
 
@@ -50,7 +51,7 @@ def test_row_batches_visit_every_row_in_order(x, max_programs, monkeypatch):
     out = torch.zeros(x.shape)
     wanted = [row_starts_by_index(x), row_starts_by_index(out)]
     assert row_starts((x, out)) == wanted
-    assert row_starts((x, out), programs_per_row=3) == wanted
+    assert row_starts((x, out), groups_per_row=3) == wanted
 
 
 def test_row_batches_keep_normalised_dims_together():
@@ -74,7 +75,7 @@ def test_row_batches_keep_normalised_dims_together():
 )
 def test_row_batches_merge_what_is_evenly_spaced(x, inner_sizes, strides):
     (batch,) = rows.row_batches((x,))
-    assert batch.strides == (strides,)
+    assert batch.strides == (tuple(stride // batch.vector for stride in strides),)
     assert batch.inner_sizes == inner_sizes + (1,) * (3 - len(inner_sizes))
     assert batch.tensors[0] is x
 
@@ -83,7 +84,45 @@ def test_row_batches_merge_only_what_all_tensors_allow():
     whole, sliced = torch.zeros(4, 3, 8), torch.zeros(4, 5, 8)[:, :3]
     (batch,) = rows.row_batches((whole, sliced))
     assert batch.inner_sizes == (3, 1, 1)
-    assert batch.strides == ((24, 8), (40, 8))
+    assert batch.strides == ((24 // 4, 8 // 4), (40 // 4, 8 // 4))
+
+
+def aligned(*shape, dtype=torch.float32):
+    base = torch.zeros(*shape, dtype=dtype)
+    assert base.data_ptr() % 16 == 0
+    return base
+
+
+@pytest.mark.parametrize(
+    ("x", "vector"),
+    [
+        (aligned(3, 40), 4),
+        (aligned(3, 40, dtype=torch.float16), 8),
+        (aligned(3, 36, dtype=torch.float16), 4),
+        (aligned(3, 38), 2),
+        (aligned(3, 33), 1),
+        # The row stride, the offset of the first row, the width: each alone.
+        (aligned(3, 42)[:, :40], 2),
+        (aligned(3, 48)[:, 2:42], 2),
+        (aligned(3, 48)[:, :39], 1),
+        # A stride that is not stepped along does not count.
+        (aligned(1, 41)[:, :40], 4),
+    ],
+)
+def test_row_batches_tell_how_far_all_rows_are_aligned(x, vector):
+    (batch,) = rows.row_batches((x,))
+    assert batch.vector == vector
+
+
+def test_row_batches_are_aligned_as_the_least_aligned_tensor():
+    x, odd = aligned(3, 40), aligned(50)[1:41]
+    (batch,) = rows.row_batches((x, aligned(3, 42)[:, :40]))
+    assert batch.vector == 2
+    (batch,) = rows.row_batches((x,), (None, odd))
+    assert batch.vector == 1
+    # Each group begins where the one before ends.
+    (batch,) = rows.row_batches((x,), groups_per_row=4)
+    assert batch.vector == 2
 
 
 def test_row_batches_of_no_rows_are_none():

@@ -118,14 +118,16 @@ class Recorder:
 def test_wrapper_launches_more_than_65535_rows_on_one_dimension(device, wrapper, monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr(*wrapper.kernel_place(), recorder)
-    wrapper.call(torch.randn(2, 3, device=device).expand(70_000, 2, 3))
+    x = torch.randn(2, 3, device=device).expand(70_000, 2, 3)
+    wrapper.call(x, launch=LaunchConfig(4, 1))
     assert recorder.grids == [(140_000,)]
 
 
 def test_groups_count_on_the_same_dimension_as_rows(device, monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr(*WRAPPERS[-1].kernel_place(), recorder)
-    layernorm_fn(torch.randn(2, 70_000, device=device), None, None, group_size=1)
+    x = torch.randn(2, 70_000, device=device)
+    layernorm_fn(x, None, None, group_size=1, launch=LaunchConfig(1, 1))
     assert recorder.grids == [(140_000,)]
 
 

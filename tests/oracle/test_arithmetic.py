@@ -29,12 +29,12 @@ def tree(lanes: Depths) -> int:
     return int(lanes[0])
 
 
-def counted(n_cols: int, block: int, threads: int, *, columns_first: bool) -> int:
+def counted(n_cols: int, block: int, threads: int, vector: int, *, columns_first: bool) -> int:
     """The depth of a blocked loop, its lanes or its blocks summed first."""
-    per_thread = max(block // threads, 1)
+    per_thread = max(block // threads, min(vector, block))
     lanes = np.full(-(-n_cols // block) * block, -1, dtype=np.int64)
     lanes[:n_cols] = 0
-    blocks = lanes.reshape(-1, min(threads, block), per_thread)
+    blocks = lanes.reshape(-1, min(threads, block // per_thread), per_thread)
     if columns_first:
         # Each column of every block, then the columns of a thread, then the threads.
         total = np.full(blocks.shape[1:], -1, dtype=np.int64)
@@ -55,8 +55,9 @@ def counted(n_cols: int, block: int, threads: int, *, columns_first: bool) -> in
     return int(scalar[0])
 
 
+@pytest.mark.parametrize("vector", [1, 2, 4, 8])
 @pytest.mark.parametrize("columns_first", [True, False])
-def test_depth_covers_every_launch(columns_first: bool) -> None:
+def test_depth_covers_every_launch(columns_first: bool, vector: int) -> None:
     slack = []
     for n_cols in (1, 2, 3, 31, 32, 33, 127, 129, 1000, 4097, 8192, 65537):
         for block in (1, 32, 128, 1024, 8192):
@@ -64,7 +65,8 @@ def test_depth_covers_every_launch(columns_first: bool) -> None:
                 if n_cols // block > 600:
                     continue
                 depth = depth_of(n_cols, block=block, num_warps=num_warps)
-                real = counted(n_cols, block, WARP * num_warps, columns_first=columns_first)
+                threads = WARP * num_warps
+                real = counted(n_cols, block, threads, vector, columns_first=columns_first)
                 assert real <= depth, (n_cols, block, num_warps)
                 slack.append(depth - real)
     assert min(slack) == 0
@@ -126,6 +128,16 @@ def test_depth_under_the_interpreter_is_numpys(block: int) -> None:
         loops = math.ceil(n_cols / block) - 1
         depth = depth_of(n_cols, block=block, num_warps=4, interpreted=True)
         assert min(real + loops, n_cols - 1) <= depth
+
+
+def test_depth_counts_the_parts_of_a_block_one_by_one_under_the_interpreter() -> None:
+    deep, plain = Depth(parts=16), Depth()
+    for n_cols, blocks in ((1000, 1), (1025, 2)):
+        more = depth_of(n_cols, block=1024, num_warps=4, interpreted=True, depth=deep)
+        less = depth_of(n_cols, block=1024, num_warps=4, interpreted=True, depth=plain)
+        assert more - less == 15 * blocks
+        compiled = [depth_of(n_cols, block=1024, num_warps=4, depth=d) for d in (deep, plain)]
+        assert compiled[0] == compiled[1]
 
 
 def test_arithmetic_rounds_where_it_says() -> None:
