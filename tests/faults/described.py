@@ -25,8 +25,8 @@ _PLANTED: dict[str, tuple[Kind, *_Words]] = {
     ),
     "n_minus_1": (
         "numerics",
-        "The squares of a row of several blocks are divided by n_cols - 1.",
-        {"shape": (1, 64), "block": 32},
+        "The squares are divided by n_cols - 1.",
+        {"shape": (1, 4)},
     ),
     "eps_outside_root": (
         "numerics",
@@ -91,8 +91,8 @@ _MEMORY: dict[str, _Words] = {
         {"shape": (3, 4), "dtype": "float16"},
     ),
     "one_row_too_many": (
-        "A program more is launched than there are rows.",
-        {"shape": (2, 4)},
+        "A program more is launched than the rows need.",
+        {"shape": (2, 32)},
     ),
     "over_write_by_one": (
         "The mask of the sum's store ends one column late.",

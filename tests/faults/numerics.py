@@ -50,19 +50,19 @@ NUMERIC_FAULTS = (
         "lane_sums_in_half",
         "layer_norm",
         "blocks.py",
-        "total += load_input(x_ptr, input_bias_ptr, residual_ptr, z_ptr, cols, mask)",
-        "total += load_input(x_ptr, input_bias_ptr, residual_ptr, z_ptr, cols, mask)\n"
-        "            total = total.to(tl.float16).to(tl.float32)",
+        "                start += PART\n",
+        "                total = total.to(tl.float16).to(tl.float32)\n"
+        "                start += PART\n",
         "n_cols > block and the mean is large beside the spread",
-        change="The sum of each lane is rounded to float16 after every block.",
+        change="The sum of each lane is rounded to float16 after every tile that is read again.",
         example={"shape": (1, 64), "block": 32, "x": {"mean": 10.0}},
     ),
     _numeric(
         "squares_in_half",
         "triton_layer_norm",
         "whole_row.py",
-        "variance = tl.sum(product(centred, centred)) / n_cols",
-        "variance = tl.sum((centred * centred).to(tl.float16).to(tl.float32)) / n_cols",
+        "squares += product(centred, centred)",
+        "squares += (centred * centred).to(tl.float16).to(tl.float32)",
         "differences from the mean above 256, whose squares are infinite in float16, or below 1e-3",
         change="Squares are rounded to float16 before they are summed.",
         example={"shape": (1, 4), "x": {"spread": 1000.0}},
@@ -71,9 +71,9 @@ NUMERIC_FAULTS = (
         "mean_in_bfloat16",
         "fused_bias_layer_norm",
         "blocks.py",
-        "mean = mean_of(tl.sum(value), n_cols)",
-        "mean = mean_of(tl.sum(value), n_cols).to(tl.bfloat16).to(tl.float32)",
-        "one block, and a mean that is not small beside the spread",
+        "mean = mean_of(tl.sum(total, axis=1), n_cols)[:, None]",
+        "mean = mean_of(tl.sum(total, axis=1), n_cols)[:, None].to(tl.bfloat16).to(tl.float32)",
+        "a mean that is not small beside the spread",
         change="The mean is rounded to bfloat16.",
         example={"shape": (1, 4), "x": {"mean": 10.0}},
     ),
@@ -101,8 +101,9 @@ NUMERIC_FAULTS = (
         "reciprocal_width_in_half",
         "triton_layer_norm",
         "whole_row.py",
-        "variance = tl.sum(product(centred, centred)) / n_cols",
-        "variance = tl.sum(centred * centred) * (1.0 / n_cols).to(tl.float16).to(tl.float32)",
+        "    rstd = inverse_std(tl.sum(squares, axis=1) / n_cols, eps)[:, None]\n",
+        "    share = (1.0 / n_cols).to(tl.float16).to(tl.float32)\n"
+        "    rstd = inverse_std(tl.sum(squares, axis=1) * share, eps)[:, None]\n",
         "n_cols is not a power of 2; in half precision from some ten thousand columns on",
         change="The squares are multiplied by 1 / n_cols in float16.",
         example={"shape": (1, 3)},
@@ -112,8 +113,8 @@ NUMERIC_FAULTS = (
         "input_sum_in_half",
         "fused_bias_layer_norm",
         "blocks.py",
-        "value += tl.load(input_bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)",
-        "value += tl.load(input_bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n"
+        "value = value.to(tl.float32) + load_cols(input_bias_ptr, cols, n_cols, FULL)",
+        "value = value.to(tl.float32) + load_cols(input_bias_ptr, cols, n_cols, FULL)\n"
         "        value = value.to(x_ptr.dtype.element_ty).to(tl.float32)",
         "x in half precision",
         change="x + bias is rounded to the dtype of x before it is normalised.",
@@ -148,9 +149,10 @@ NUMERIC_FAULTS = (
         "weight_multiplied_in_half",
         "triton_layer_norm",
         "whole_row.py",
-        "y *= tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)",
-        "weight = tl.load(weight_ptr + cols, mask=mask, other=0.0)\n"
-        "        y = (y.to(weight.dtype) * weight).to(tl.float32)",
+        "            y *= load_cols(weight_ptr, cols, n_cols, k < PARTS - 1)\n",
+        "            weight = load_cols(weight_ptr, cols, n_cols, k < PARTS - 1)\n"
+        "            weight = weight.to(weight_ptr.dtype.element_ty)\n"
+        "            y = (y.to(weight.dtype) * weight).to(tl.float32)\n",
         "a weight in half precision",
         change="x_hat and the weight are multiplied in the weight's dtype.",
         example={"shape": (1, 16), "dtype": "float16", "weight": {}, "bias": {}},
@@ -159,9 +161,9 @@ NUMERIC_FAULTS = (
         "product_rounded_before_bias",
         "fused_bias_layer_norm",
         "blocks.py",
-        "y += tl.load(bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)",
+        "y += load_cols(bias_ptr, cols, n_cols, FULL)",
         "y = y.to(out_ptr.dtype.element_ty).to(tl.float32)\n"
-        "        y += tl.load(bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)",
+        "        y += load_cols(bias_ptr, cols, n_cols, FULL)",
         "half precision, a weight and a bias that cancel in part",
         change="x_hat * weight is rounded to the dtype of y before the bias is added.",
         example={"shape": (1, 16), "dtype": "bfloat16", "weight": {}, "bias": {}},
@@ -171,10 +173,10 @@ NUMERIC_FAULTS = (
         "bfloat16_store_truncates",
         "triton_layer_norm",
         "whole_row.py",
-        "    tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)",
-        "    if out_ptr.dtype.element_ty == tl.bfloat16:\n"
-        "        y = (y.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)\n"
-        "    tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)",
+        "        store_row(out_ptr, y,",
+        "        if out_ptr.dtype.element_ty == tl.bfloat16:\n"
+        "            y = (y.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)\n"
+        "        store_row(out_ptr, y,",
         "bfloat16",
         change="The last bits of y are cut off instead of rounded, for bfloat16 alone.",
         example={"shape": (1, 4), "dtype": "bfloat16"},
@@ -183,10 +185,10 @@ NUMERIC_FAULTS = (
         "float16_store_rounds_to_zero",
         "layernorm_fn",
         "blocks.py",
-        "    tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)",
+        "    store_row(out_ptr, y,",
         "    if out_ptr.dtype.element_ty == tl.float16:\n"
         '        y = y.to(tl.float16, fp_downcast_rounding="rtz").to(tl.float32)\n'
-        "    tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)",
+        "    store_row(out_ptr, y,",
         "float16",
         change="y is rounded toward zero, for float16 alone.",
         example={"shape": (1, 4), "dtype": "float16"},
@@ -231,9 +233,9 @@ NUMERIC_FAULTS = (
         "variance_over_full_width",
         "layernorm_fn",
         "grouped.py",
-        "mean, rstd = block_statistics(value, mask, n_cols, eps, IS_RMS=IS_RMS)",
-        "mean, rstd = block_statistics(value, mask, n_groups * n_cols, eps, IS_RMS=IS_RMS)",
-        "several groups, each of which fits one block",
+        "        present,\n        n_cols,\n",
+        "        present,\n        n_groups * n_cols,\n",
+        "several groups; one of fewer columns than its tile reads those of the next as well",
         change="The sums of a group are divided by the width of the row.",
         example={"shape": (1, 4), "flags": {"group_size": 2}},
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from tests.faults.entry import Entry
+from tests.faults.planted import STORING_LOOP
 
 _order = partial(Entry, kind="memory")
 
@@ -13,9 +14,10 @@ ORDER_FAULTS = (
     _order(
         "tail_twice_in_place",
         "layer_norm",
-        "layer_norm.py",
-        "cols = start + tl.arange(0, BLOCK)",
-        "cols = tl.minimum(start, n_cols - BLOCK) + tl.arange(0, BLOCK)",
+        "blocks.py",
+        f"{STORING_LOOP}        while start < n_cols:\n            cols = start + lane\n",
+        f"{STORING_LOOP}        while start < n_cols:\n"
+        "            cols = tl.minimum(start, n_cols - PART) + lane\n",
         "out is x, n_cols > block and not a multiple of it",
         change="The last block is moved back over columns that were stored and, in place, read.",
         example={"shape": (1, 40), "block": 32, "out": {"alias_of": "x"}},

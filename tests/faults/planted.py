@@ -26,29 +26,45 @@ class Fault:
     shows_when: str
 
 
+# How the loops over the tiles that are read again begin, in blocks.py: the one that adds squares
+# and the one that stores.
+SQUARING_LOOP = (
+    "        squares += product(centred, centred)\n    if MORE:\n        start = PARTS * PART\n"
+)
+STORING_LOOP = (
+    "            MORE | (k < PARTS - 1),\n        )\n    if MORE:\n        start = PARTS * PART\n"
+)
+
 FAULTS = (
     Fault(
         "no_remask",
         "triton_layer_norm",
         "whole_row.py",
-        "centred = tl.where(mask, x - mean, 0.0)",
-        "centred = x - mean",
+        "if k == PARTS - 1:",
+        "if k == PARTS:",
         "n_cols is not a power of 2 and the mean is not 0",
     ),
     Fault(
         "one_pass_variance",
         "fused_bias_layer_norm",
         "blocks.py",
-        "return mean, inverse_std(tl.sum(product(centred, centred)) / n_cols, eps)",
-        "return mean, inverse_std(tl.sum(value * value) / n_cols - mean * mean, eps)",
-        "|mean| >> std",
+        "    rstd = inverse_std(tl.sum(squares, axis=1) / n_cols, eps)[:, None]\n",
+        "    if MORE:\n"
+        "        variance = tl.sum(squares, axis=1)[:, None] / n_cols\n"
+        "    else:\n"
+        "        squares = tl.zeros([ROWS, PART], dtype=tl.float32)\n"
+        "        for k in tl.static_range(PARTS):\n"
+        "            squares += held[k].to(tl.float32) * held[k].to(tl.float32)\n"
+        "        variance = tl.sum(squares, axis=1)[:, None] / n_cols - mean * mean\n"
+        "    rstd = inverse_std(variance, eps)\n",
+        "|mean| >> std, n_cols <= block",
     ),
     Fault(
         "n_minus_1",
         "layer_norm",
         "blocks.py",
-        "return mean, inverse_std(tl.sum(squares) / n_cols, eps)",
-        "return mean, inverse_std(tl.sum(squares) / (n_cols - 1), eps)",
+        "rstd = inverse_std(tl.sum(squares, axis=1) / n_cols, eps)[:, None]",
+        "rstd = inverse_std(tl.sum(squares, axis=1) / (n_cols - 1), eps)[:, None]",
         "always; small where n_cols is large",
     ),
     Fault(
@@ -63,48 +79,51 @@ FAULTS = (
         "half_accumulation",
         "triton_layer_norm",
         "whole_row.py",
-        "mean = mean_of(tl.sum(x), n_cols)",
-        "mean = mean_of(tl.sum(x.to(tl.float16)).to(tl.float32), n_cols)",
+        "mean = mean_of(tl.sum(total, axis=1), n_cols)[:, None]",
+        "mean = mean_of(tl.sum(total.to(tl.float16), axis=1).to(tl.float32), n_cols)[:, None]",
         "more than a few columns",
     ),
     Fault(
         "swapped_group_offset",
         "layernorm_fn",
         "grouped.py",
-        "tl.store(rstd_ptr + group * n_rows + row, rstd)",
-        "tl.store(rstd_ptr + row * n_groups + group, rstd)",
+        "tl.store(rstd_ptr + group * n_rows + row, rstd, mask=present)",
+        "tl.store(rstd_ptr + row * n_groups + group, rstd, mask=present)",
         "several groups and several rows",
     ),
     Fault(
         "ignored_row_stride",
         "layer_norm",
         "layer_norm.py",
-        "x_ptr += row_offset(row, size_1, size_2, size_3, x_strides)",
-        "x_ptr += row * n_cols",
+        "x_ptr += row_offset(row, size_1, size_2, size_3, x_strides, VECTOR)",
+        "x_ptr += row * n_vectors * VECTOR",
         "x has gaps between its rows",
     ),
     Fault(
         "gate_without_other",
         "layernorm_fn",
         "blocks.py",
-        "z = tl.load(z_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n        value",
-        "z = tl.load(z_ptr + cols, mask=mask).to(tl.float32)\n        value",
+        "        z = load_row(z_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)\n",
+        "        mask = cols < n_cols\n"
+        "        if present is not None:\n"
+        "            mask = mask & present\n"
+        "        z = tl.load(z_ptr + cols, mask=mask).to(tl.float32)\n",
         "gate before the norm and a partial block",
     ),
     Fault(
         "unwritten_tail",
         "layer_norm",
-        "layer_norm.py",
-        "        start = 0\n        while start < n_cols:",
-        "        start = 0\n        while start + BLOCK <= n_cols:",
+        "blocks.py",
+        f"{STORING_LOOP}        while start < n_cols:",
+        f"{STORING_LOOP}        while start + PART <= n_cols:",
         "n_cols > block and not a multiple of it",
     ),
     Fault(
         "write_past_the_end",
         "triton_layer_norm",
         "whole_row.py",
-        "tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)",
-        "tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=cols <= n_cols)",
+        "store_row(out_ptr, y, cols, n_cols, present, k < PARTS - 1)",
+        "store_row(out_ptr, y, cols, n_cols + 1, present, k < PARTS - 1)",
         "n_cols is not a power of 2",
     ),
 )

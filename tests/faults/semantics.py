@@ -5,8 +5,19 @@ from __future__ import annotations
 from functools import partial
 
 from tests.faults.entry import Entry
+from tests.faults.planted import SQUARING_LOOP
 
 _meaning = partial(Entry, kind="semantics")
+
+# The load of the loop that adds squares of what is read again, up to the residual.
+_SQUARING_LOAD = (
+    f"{SQUARING_LOOP}"
+    "        while start < n_cols:\n"
+    "            cols = start + lane\n"
+    "            value = load_input(\n"
+    "                x_ptr,\n"
+    "                input_bias_ptr,\n"
+)
 
 SEMANTIC_FAULTS = (
     # --- the gate --------------------------------------------------------------------------------
@@ -43,19 +54,30 @@ SEMANTIC_FAULTS = (
         example={"shape": (1, 4), "z": {}},
     ),
     _meaning(
+        "gate_on_wrong_side_again",
+        "layernorm_fn",
+        "grouped.py",
+        "gates = (None, 3) if norm_before_gate else (3, None)",
+        "gates = (3, None) if norm_before_gate else (None, 3)",
+        "a gate, and a call made again; interpreted launches are not kept",
+        change="A launch that is made again applies the gate before the norm instead of after.",
+        example={"shape": (1, 4), "z": {}, "relations": ("repeat",)},
+        seen="gpu",
+    ),
+    _meaning(
         "bias_after_gate",
         "layernorm_fn",
         "blocks.py",
         "    if bias_ptr is not None:\n"
-        "        y += tl.load(bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n"
+        "        y += load_cols(bias_ptr, cols, n_cols, FULL)\n"
         "    if z_ptr is not None:\n"
-        "        z = tl.load(z_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n"
+        "        z = load_row(z_ptr, cols, n_cols, present, FULL, False).to(tl.float32)\n"
         "        y *= z * tl.sigmoid(z)\n",
         "    if z_ptr is not None:\n"
-        "        z = tl.load(z_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n"
+        "        z = load_row(z_ptr, cols, n_cols, present, FULL, False).to(tl.float32)\n"
         "        y *= z * tl.sigmoid(z)\n"
         "    if bias_ptr is not None:\n"
-        "        y += tl.load(bias_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n",
+        "        y += load_cols(bias_ptr, cols, n_cols, FULL)\n",
         "a bias and a gate after the norm",
         change="The bias is added after the gate instead of before.",
         example={"shape": (1, 4), "bias": {}, "z": {}},
@@ -64,9 +86,9 @@ SEMANTIC_FAULTS = (
     _meaning(
         "wide_rms_subtracts_mean",
         "rmsnorm_fn",
-        "grouped.py",
-        "x_ptr, None, None, z_before_ptr, n_cols, eps, IS_RMS=IS_RMS, BLOCK=BLOCK",
-        "x_ptr, None, None, z_before_ptr, n_cols, eps, IS_RMS=False, BLOCK=BLOCK",
+        "blocks.py",
+        "    if IS_RMS:\n",
+        "    if IS_RMS and not MORE:\n",
         "group_size > block",
         change="The RMS norm of a group of several blocks subtracts the mean.",
         example={"shape": (1, 64), "block": 32},
@@ -74,11 +96,11 @@ SEMANTIC_FAULTS = (
     _meaning(
         "wide_statistics_before_gate",
         "layernorm_fn",
-        "grouped.py",
-        "x_ptr, None, None, z_before_ptr, n_cols, eps, IS_RMS=IS_RMS, BLOCK=BLOCK",
-        "x_ptr, None, None, None, n_cols, eps, IS_RMS=IS_RMS, BLOCK=BLOCK",
+        "blocks.py",
+        f"{_SQUARING_LOAD}                residual_ptr,\n                z_before_ptr,\n",
+        f"{_SQUARING_LOAD}                residual_ptr,\n                None,\n",
         "group_size > block and a gate before the norm",
-        change="The statistics of a group of several blocks are those of x before the gate.",
+        change="What a group's variance reads again is x before the gate.",
         example={
             "shape": (1, 64),
             "block": 32,
@@ -89,11 +111,11 @@ SEMANTIC_FAULTS = (
     _meaning(
         "wide_statistics_without_residual",
         "layer_norm_residual",
-        "residual.py",
-        "x_ptr, input_bias_ptr, residual_ptr, None, n_cols, eps, IS_RMS=False, BLOCK=BLOCK",
-        "x_ptr, input_bias_ptr, None, None, n_cols, eps, IS_RMS=False, BLOCK=BLOCK",
+        "blocks.py",
+        f"{_SQUARING_LOAD}                residual_ptr,\n",
+        f"{_SQUARING_LOAD}                None,\n",
         "n_cols > block",
-        change="The statistics of a row of several blocks are those of x without the residual.",
+        change="What a row's variance reads again is x without the residual.",
         example={"shape": (1, 64), "block": 32},
     ),
     _meaning(
@@ -132,6 +154,26 @@ SEMANTIC_FAULTS = (
         change="The mean that is returned is that of x without the residual.",
         example={"shape": (1, 4)},
     ),
+    _meaning(
+        "mean_of_all_rows_of_a_tile",
+        "layer_norm",
+        "blocks.py",
+        "mean = mean_of(tl.sum(total, axis=1), n_cols)[:, None]",
+        "mean = mean_of(tl.sum(total), ROWS * n_cols)",
+        "n_cols <= block / 2",
+        change="The mean of a program's rows is that of all of them together.",
+        example={"shape": (2, 4)},
+    ),
+    _meaning(
+        "held_tile_before",
+        "layer_norm",
+        "blocks.py",
+        "        value = held[k].to(tl.float32)\n",
+        "        value = held[k - 1].to(tl.float32)\n",
+        "the row fits one block, in several tiles",
+        change="A tile is stored with the values of the one before.",
+        example={"shape": (1, 201), "num_warps": 1},
+    ),
     # --- weight, bias, eps -----------------------------------------------------------------------
     _meaning(
         "bias_needs_weight",
@@ -147,8 +189,8 @@ SEMANTIC_FAULTS = (
         "weight_plus_one",
         "native_layer_norm",
         "blocks.py",
-        "y *= tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)",
-        "y *= 1.0 + tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)",
+        "y *= load_cols(weight_ptr, cols, n_cols, FULL)",
+        "y *= 1.0 + load_cols(weight_ptr, cols, n_cols, FULL)",
         "a weight",
         change="x_hat is multiplied by 1 + weight.",
         example={"shape": (1, 4), "weight": {}},
@@ -157,8 +199,8 @@ SEMANTIC_FAULTS = (
         "gamma_and_beta_exchanged",
         "fused_bias_layer_norm",
         "bias.py",
-        "                gamma,\n                beta,\n",
-        "                beta,\n                gamma,\n",
+        "x_rows, bias, gamma, beta, out_rows",
+        "x_rows, bias, beta, gamma, out_rows",
         "gamma or beta",
         change="The launch takes gamma for beta, and the reverse.",
         example={"shape": (1, 4), "weight": {}},
@@ -190,8 +232,8 @@ SEMANTIC_FAULTS = (
         "rstd_returned_as_std",
         "native_layer_norm",
         "layer_norm.py",
-        "tl.store(rstd_ptr + row, rstd)",
-        "tl.store(rstd_ptr + row, 1.0 / rstd)",
+        "tl.store(rstd_ptr + row, rstd, mask=present)",
+        "tl.store(rstd_ptr + row, 1.0 / rstd, mask=present)",
         "the standard deviation is not 1; y is right",
         change="The standard deviation is returned in place of its reciprocal.",
         example={"shape": (1, 4)},
@@ -200,8 +242,8 @@ SEMANTIC_FAULTS = (
         "rstd_returned_as_variance",
         "layernorm_fn",
         "grouped.py",
-        "tl.store(rstd_ptr + group * n_rows + row, rstd)",
-        "tl.store(rstd_ptr + group * n_rows + row, 1.0 / (rstd * rstd) - eps)",
+        "tl.store(rstd_ptr + group * n_rows + row, rstd, mask=present)",
+        "tl.store(rstd_ptr + group * n_rows + row, 1.0 / (rstd * rstd) - eps, mask=present)",
         "the variance is not 1; y is right",
         change="The variance is returned in place of rstd.",
         example={"shape": (1, 4)},

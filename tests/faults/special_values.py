@@ -34,8 +34,8 @@ SPECIAL_VALUE_FAULTS = (
         "infinity_clamped_on_load",
         "layer_norm",
         "blocks.py",
-        "value = tl.load(x_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n",
-        "value = tl.load(x_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n"
+        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN)\n",
+        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)\n"
         "    value = tl.where(value > 65504.0, 65504.0, value)\n",
         "infinity in x, or a number above 65504",
         change="Numbers of x are limited to the largest of float16.",
@@ -45,8 +45,8 @@ SPECIAL_VALUE_FAULTS = (
         "nan_turned_to_zero",
         "fused_bias_layer_norm",
         "blocks.py",
-        "value = tl.load(x_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n",
-        "value = tl.load(x_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n"
+        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN)\n",
+        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)\n"
         "    value = tl.where(value == value, value, 0.0)\n",
         "NaN in x",
         change="NaN in x is read as 0.",
@@ -56,8 +56,8 @@ SPECIAL_VALUE_FAULTS = (
         "zero_weight_hides_nan",
         "layer_norm",
         "blocks.py",
-        "y *= tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)",
-        "weight = tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n"
+        "y *= load_cols(weight_ptr, cols, n_cols, FULL)",
+        "weight = load_cols(weight_ptr, cols, n_cols, FULL)\n"
         "        y = tl.where(weight == 0.0, 0.0, y * weight)",
         "a row with NaN or infinity, and a weight with a 0",
         change="Where the weight is 0 the product is 0, whatever x_hat is.",
@@ -72,10 +72,10 @@ SPECIAL_VALUE_FAULTS = (
         "float16_store_saturates",
         "triton_layer_norm",
         "whole_row.py",
-        "    tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)",
-        "    if out_ptr.dtype.element_ty == tl.float16:\n"
-        "        y = tl.where(y > 65504.0, 65504.0, y)\n"
-        "    tl.store(out_ptr + cols, y.to(out_ptr.dtype.element_ty), mask=mask)",
+        "        store_row(out_ptr, y,",
+        "        if out_ptr.dtype.element_ty == tl.float16:\n"
+        "            y = tl.where(y > 65504.0, 65504.0, y)\n"
+        "        store_row(out_ptr, y,",
         "float16, and a weight or bias that makes y larger than its largest number",
         change="What overflows float16 is stored as its largest number.",
         example={
@@ -99,8 +99,8 @@ SPECIAL_VALUE_FAULTS = (
         "subnormals_flushed_on_load",
         "native_layer_norm",
         "blocks.py",
-        "value = tl.load(x_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n",
-        "value = tl.load(x_ptr + cols, mask=mask, other=0.0).to(tl.float32)\n"
+        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN)\n",
+        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)\n"
         "    if x_ptr.dtype.element_ty == tl.float16:\n"
         "        value = tl.where(tl.abs(value) < 6.1e-5, 0.0, value)\n",
         "float16, and numbers below 6.1e-5 that are not small beside sqrt(eps) or the others",

@@ -21,8 +21,8 @@ HARMLESS = Fault(
     "weight_without_other_where_it_is_not_stored",
     "layer_norm",
     "blocks.py",
-    "y *= tl.load(weight_ptr + cols, mask=mask, other=0.0).to(tl.float32)",
-    "y *= tl.load(weight_ptr + cols, mask=mask).to(tl.float32)",
+    "y *= load_cols(weight_ptr, cols, n_cols, FULL)",
+    "y *= tl.load(weight_ptr + cols, mask=cols < n_cols).to(tl.float32)",
     "never",
 )
 

@@ -712,7 +712,11 @@ def test_fingerprint_of_one_target_changes_with_its_own_kernel(tmp_path: Path) -
     # The rest of the program does not come from the folder.
     (tmp_path / "fuzz/targets.py").write_text("raise RuntimeError('not to be imported')")
     repository = Repository(tmp_path)
-    repository.change("ln_kernels/whole_row.py", "mean_of(tl.sum(x), n_cols)", "tl.sum(x) / n_cols")
+    repository.change(
+        "ln_kernels/whole_row.py",
+        "mean_of(tl.sum(total, axis=1), n_cols)",
+        "tl.sum(total, axis=1) / n_cols",
+    )
     before = digests()
     with KernelProcess("cpu", folder=tmp_path, foreign=ROOT) as kernel:
         now = {name: kernel.fingerprint(name, tmp_path).digest for name in kernel.names()}

@@ -36,7 +36,7 @@ def _launches() -> Iterator[Branch]:
         return case.launch.block, case.launch.num_warps
 
     # Blocks or warps that are not drawn by themselves: the wrapper's own launch.
-    for block, warps, least in ((256, 1, 0.01), (512, 2, 0.01), (2048, 8, 0.01)):
+    for block, warps, least in ((512, 1, 0.01), (2048, 2, 0.01), (2048, 8, 0.01)):
         yield Branch(
             f"default launch of {block} columns and {warps} warps",
             PLAIN,
@@ -45,7 +45,7 @@ def _launches() -> Iterator[Branch]:
         )
     for block in (32, 128, 1024, 4096, 8192):
         # No default launch has as many warps for so few columns, or so few for as many.
-        warps = 1 if block > 128 else 4
+        warps = 1 if block > 1024 else 4
         yield Branch(
             f"pinned block of {block} columns",
             PLAIN,

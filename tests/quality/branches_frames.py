@@ -108,7 +108,7 @@ def _frame_of(case: Case) -> Hashable:
 
 def _is_default(case: Case) -> bool:
     """A launch whose block the wrapper alone takes."""
-    return launch_block(case) in (256, 512, 2048)
+    return launch_block(case) in (512, 2048, 16384, 32768)
 
 
 def _widths() -> Iterator[Variation]:
@@ -139,7 +139,7 @@ def _widths() -> Iterator[Variation]:
     yield Variation(
         "width of a few columns",
         LAYER_NORM,
-        lambda c: c.n_rows > 0 and 1 < c.n_cols <= 128 <= launch_block(c),
+        lambda c: c.n_rows > 0 and 1 < c.n_cols <= 256 <= launch_block(c),
         n_cols,
     )
     yield Variation(
