@@ -43,7 +43,7 @@ class Unsupported(Exception):
 
 
 BLOCKS = (32, 128, 1024, 4096, 8192)
-"""Small blocks make rows of many blocks cheap; 128 is the wrapper's least, 8192 its widest."""
+"""Small blocks make rows of many blocks cheap; the wrappers' own are 512 to 32768."""
 
 NUM_WARPS = (1, 4, 8)
 
@@ -53,9 +53,9 @@ WHOLE_ROW_BLOCKS = tuple(2**k for k in range(18))
 WHOLE_ROW_WARPS = (16, 32)
 """Fewer would spill on the widest rows and compile for seconds; the defaults have fewer."""
 
-_OURS = Arithmetic(uniform=True, depth=Depth(parts=16))
+_OURS = Arithmetic(uniform=True, depth=Depth(parts=8))
 """What this project's kernels promise: every product that a reduction adds is rounded by itself,
-and a block is walked in 16 tiles at most."""
+and a block is walked in 8 tiles at most."""
 
 _SPACE = Space(max_rank=6)
 """Five leading dims are one more than a kernel walks by itself."""

@@ -23,11 +23,9 @@ _COLS_PER_THREAD = 8
 _SINGLE_COLS_PER_THREAD = 4
 # Wider tiles leave the compiler less room to order loads, and were slower from 32768 columns on.
 _MAX_PART = 8192
-# Tiles are unrolled: their number is a matter of compile time, and of the interpreter's.
-_MAX_PARTS = 16
-# Lanes past the end of a row cost as much as those within. Finer tiles, of which there are more,
-# are taken where they save this share of a row's columns.
-_WORTHWHILE = 1 / 8
+# Lanes past the end of a row cost as much as those within: tiles leave out what they can of a
+# block, in eighths. They are unrolled, and each number of them is a kernel of its own.
+_MAX_PARTS = 8
 _THREADS_PER_WARP = 32
 
 
@@ -85,12 +83,15 @@ class LaunchConfig:
         """How rows of n_cols >= 1 are walked, whose columns are aligned `vector` by `vector`."""
         width = min(self.block, next_power_of_2(n_cols))
         per_thread = _COLS_PER_THREAD if vector > 1 else _SINGLE_COLS_PER_THREAD
-        least = max(width // _MAX_PARTS, _THREADS_PER_WARP * self.num_warps * per_thread)
-        part = min(width, least)
+        least = _THREADS_PER_WARP * self.num_warps * per_thread
+        finest = max(width // _MAX_PARTS, 1)
         if n_cols <= width:
-            most = n_cols * (1 + _WORTHWHILE)
-            while part < min(width, _MAX_PART) and _rounded_up(n_cols, 2 * part) <= most:
-                part *= 2
+            # The widest tile of which a whole number covers the eighths that the row reaches into.
+            covered = _rounded_up(n_cols, finest)
+            part = min(max(covered & -covered, least), width)
+            part = max(min(part, _MAX_PART), finest)
+        else:
+            part = min(max(finest, least), width)
         return Tiling(
             rows=min(self.block // width, _MAX_ROWS),
             part=part,

@@ -3,7 +3,8 @@
 On a GPU a new specialisation takes as long to compile as some fifty warm cases to run. A campaign
 there draws a number of *frames* for each target, and every case is a variation of one: other
 rows, widths and values under the same dtypes, flags, launch and manner of layout. What Triton
-specialises on (divisibility by 16, which leading dims coalesce, one block or several) stays.
+specialises on (divisibility by 16, which leading dims coalesce, one block or several, of how many
+parts the block) stays.
 Another seed has other frames.
 """
 
@@ -77,7 +78,8 @@ class FramedPlan:
         elements = self._budget.max_elements // USUAL_SHARE
         most = min(self._spec.space.max_cols // groups, elements // (frame.n_rows * groups))
         block = block_of(frame.launch, self._spec.launch) or 0
-        low, high = (2, min(block, most)) if width <= block else (block + 1, most)
+        low, high = self._alike(width, block) if width <= block else (block + 1, most)
+        low, high = max(low, 2), min(high, most)
         for _ in range(_ATTEMPTS if low < high else 0):
             other = draw_width(chooser, low, high, (block,) if block else ())
             other += (width - other) % SPECIALISED
@@ -88,6 +90,15 @@ class FramedPlan:
                 wider = replace(frame, flags=flags)
                 return resized(wider, self._spec, frame.leading, (groups * other,))
         return frame
+
+    def _alike(self, width: int, block: int) -> tuple[int, int]:
+        """The widths, of those that fit the block, that a kernel cuts into as many parts."""
+        parts = self._spec.arithmetic.depth.parts
+        if parts == 1:
+            return 2, block
+        holds = 1 << (width - 1).bit_length()
+        step = max(holds // parts, 1)
+        return (width - 1) // step * step + 1, -(-width // step) * step
 
     def _same_launch(self, frame: Case, width: int) -> bool:
         """Whether the frame's launch fits the width as it fits the frame's own."""

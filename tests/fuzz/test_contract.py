@@ -111,7 +111,7 @@ ORDERED: dict[tuple[type, str], list[tuple[Any, Any]]] = {
     (Arithmetic, "uniform"): [(True, False)],
     (Depth, "divisor"): [(128, 16)],
     (Depth, "extra"): [(2, 3)],
-    (Depth, "parts"): [(1, 16)],
+    (Depth, "parts"): [(1, 8)],
     (ArgSpec, "role"): [("in", "inout")],
     (ArgSpec, "dtypes"): [
         (FLOAT_DTYPES, ("float32",)),

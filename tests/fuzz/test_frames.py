@@ -11,6 +11,7 @@ from fuzz.case import Case, from_json, to_json
 from fuzz.space.frames import GRID_LIMIT
 from fuzz.spec import TargetSpec
 from fuzz.strategies import GPU_BUDGET, Frames, draw_cases
+from oracle.arithmetic import Arithmetic, Depth
 from tests.fuzz.builders import GATED, LAYER_NORM, RESIDUAL
 
 SPECS = [replace(spec, refuses=()) for spec in (LAYER_NORM, GATED, RESIDUAL)]
@@ -37,6 +38,24 @@ def test_frames_bound_the_number_of_kernels(spec: TargetSpec) -> None:
     framed = {specialisation(case) for case in drawn(spec)}
     assert len(framed) <= FRAMES.count
     assert len({specialisation(case) for case in drawn(spec, frames=None)}) > 5 * len(framed)
+
+
+def parts_of_a_block(case: Case) -> tuple[int, int] | None:
+    """The power of two that holds the row and the eighths of it that the row reaches into."""
+    width, block = case.group_size, case.launch.block
+    if block is None or width > block:
+        return None
+    holds = 1 << (width - 1).bit_length()
+    return holds, -(-8 * width // holds)
+
+
+def test_frames_keep_the_parts_of_a_block_where_a_kernel_depends_on_them() -> None:
+    parted = replace(LAYER_NORM, refuses=(), arithmetic=Arithmetic(depth=Depth(parts=8)))
+    kernels = {(specialisation(case), parts_of_a_block(case)) for case in drawn(parted)}
+    assert len(kernels) <= FRAMES.count
+    assert len({case.n_cols for case in drawn(parted)}) > 3 * FRAMES.count
+    plain = {(specialisation(case), parts_of_a_block(case)) for case in drawn(SPECS[0])}
+    assert len(plain) > 2 * FRAMES.count
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)

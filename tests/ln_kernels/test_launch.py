@@ -53,7 +53,7 @@ def test_tiling_covers_every_column_once(n_cols, vector):
         assert held - tiling.part < n_cols
         assert tiling.more == (n_cols > held)
         assert tiling.part * tiling.rows <= launch.block
-        assert 1 <= tiling.parts <= 16
+        assert 1 <= tiling.parts <= 8
         assert 1 <= tiling.rows <= 16
         assert tiling.rows == 1 or not tiling.more
         more = n_cols > held
@@ -62,23 +62,34 @@ def test_tiling_covers_every_column_once(n_cols, vector):
 
 def test_tiling_takes_as_many_rows_as_the_block_holds():
     launch = LaunchConfig(4096, 4)
-    assert [launch.tiling(n, 1).rows for n in (4096, 2049, 2048, 1000, 300, 1)] == [
-        1,
-        1,
-        2,
-        4,
-        8,
-        16,
-    ]
+    rows = {4096: 1, 2049: 1, 2048: 2, 1000: 4, 300: 8, 1: 16}
+    assert {n: launch.tiling(n, 1).rows for n in rows} == rows
     assert [launch.tiling(1000, 1).programs(n) for n in (1, 4, 5)] == [1, 1, 2]
 
 
 def test_tiling_gives_threads_vectors_and_leaves_out_tiles_past_the_row():
     launch = LaunchConfig(8192, 4)
     assert launch.tiling(5000, 8) == Tiling(rows=1, part=1024, parts=5, more=False, vector=8)
-    # Elements that are loaded one by one are fewer a tile.
-    assert launch.tiling(5001, 1) == Tiling(rows=1, part=512, parts=10, more=False, vector=1)
-    assert launch.tiling(8193, 1) == Tiling(rows=1, part=512, parts=16, more=True, vector=1)
+    # As wide as fills the eighths of the block that the row reaches into.
+    widths = {7168: 1024, 6000: 2048, 8192: 8192, 7169: 8192, 4097: 1024}
+    assert {n: launch.tiling(n, 8).part for n in widths} == widths
+    # No thread is left with less than a vector or two, but where it loads element by element.
+    assert LaunchConfig(8192, 8).tiling(5000, 8).part == 2048
+    assert LaunchConfig(8192, 8).tiling(5001, 1).part == 1024
+    assert launch.tiling(8193, 1) == Tiling(rows=1, part=1024, parts=8, more=True, vector=1)
+    wide = LaunchConfig(32768, 16).tiling(32768, 8)
+    assert (wide.part, wide.parts) == (8192, 4)
+
+
+@pytest.mark.parametrize("launch", [LaunchConfig(8192, 1), LaunchConfig(1024, 4)])
+@pytest.mark.parametrize("vector", [1, 8])
+def test_tiling_is_the_same_for_all_widths_that_reach_into_the_same_eighth(launch, vector):
+    tilings = {}
+    for n_cols in range(9, launch.block + 1):
+        holds = next_power_of_2(n_cols)
+        eighths = -(-8 * n_cols // holds)
+        tilings.setdefault((holds, eighths), set()).add(launch.tiling(n_cols, vector))
+    assert {len(found) for found in tilings.values()} == {1}
 
 
 def test_launch_config_options_pin_fp_fusion():
