@@ -32,7 +32,11 @@ commands = typer.Typer()
 @commands.command("night")
 def night_command(
     time: Annotated[
-        str | None, typer.Option(help="Length, with everything: 30m, 8h. [default: 2h]")
+        str | None,
+        typer.Option(
+            help="Length, with everything: 30m, 8h. Cases under way are waited for, and a failure "
+            "found in the end is shrunk: that may add 20s. [default: 2h]"
+        ),
     ] = None,
     cases: Annotated[int | None, typer.Option(help="Stop after this many cases.")] = None,
     target: Targets = None,
