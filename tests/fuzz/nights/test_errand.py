@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -108,11 +110,16 @@ def test_errand_ends_with_whoever_runs_it(tmp_path: Path) -> None:
         (tmp_path / "copy").write_bytes(history.copy())
     arguments = [str(tmp_path / "copy"), str(ROOT), "--target", "layer_norm", "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], cwd=ROOT)
+    below: list[int] = []
     try:
         # The night itself, and what it starts.
         wait_until(lambda: len(descendants(process.pid)) >= 3, seconds=60)
         below = descendants(process.pid)
-    finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
-    wait_until(lambda: not any(is_alive(pid) for pid in below), seconds=10)
+        wait_until(lambda: not any(is_alive(pid) for pid in below), seconds=10)
+    finally:
+        for pid in (process.pid, *below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
