@@ -139,6 +139,9 @@ class Killer:
         with self._begun(*limit, targets=TARGETS[1]) as process:
             wait_until(lambda: process.poll() is not None or self._is_in(phase), seconds=60)
             assert process.poll() is None, self.log.read_text()
+            if phase == "fuzzing":
+                # Not while its runners are being started.
+                self._until_it_judges(process)
             if phase != "end":
                 time.sleep(self.chance.uniform(0.0, 0.2))
             assert self._kill(process, "main"), phase
@@ -172,6 +175,7 @@ class Killer:
                 start_new_session=True,
             )
         self._below: set[int] = set()
+        self._before = set(self.out.glob("runs/*/journal-*.jsonl"))
         try:
             yield process
         finally:
@@ -182,16 +186,19 @@ class Killer:
 
     def _until_it_runs(self, process: subprocess.Popen[bytes]) -> None:
         """Usually until the first verdict is there, sometimes only until processes are."""
-        before = set(self.out.glob("runs/*/journal-*.jsonl"))
-        early = self.chance.random() < 0.1
-        deadline = time.monotonic() + 30
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-            if early and len(descendants(process.pid)) > 2:
-                return
-            new = set(self.out.glob("runs/*/journal-*.jsonl")) - before
-            if any(b'"end"' in path.read_bytes() for path in new):
-                return
+        if self.chance.random() < 0.1:
+            wait_until(
+                lambda: process.poll() is not None or len(descendants(process.pid)) > 2, seconds=30
+            )
+        else:
+            self._until_it_judges(process)
+
+    def _until_it_judges(self, process: subprocess.Popen[bytes]) -> None:
+        def has_judged() -> bool:
+            new = set(self.out.glob("runs/*/journal-*.jsonl")) - self._before
+            return any(b'"end"' in path.read_bytes() for path in new)
+
+        wait_until(lambda: process.poll() is not None or has_judged(), seconds=60)
 
     def _kill(self, process: subprocess.Popen[bytes], victim: str) -> bool:
         """Kill a process of that kind; False where the night has ended."""
