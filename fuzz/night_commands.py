@@ -56,7 +56,10 @@ def night_command(
     ] = None,
     engine: Annotated[
         Engine | None,
-        typer.Option(help="Hand out shards, a GPU each, to the machines of a Ray cluster."),
+        typer.Option(
+            help="Hand out shards, a GPU each, to the machines of a Ray cluster. --time and "
+            "--cases are those of each shard."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeat a night's seeds.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of runners, on a CPU.")] = None,
