@@ -12,7 +12,7 @@ RUN    := $(VENV)/bin/python
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz bench test lint layers types pytest battery browser mutation format setup setup-dev clean
+.PHONY: help fuzz bench test lint layers types pytest battery browser ray mutation format setup setup-dev clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,10 @@ battery: setup-dev  ## the tests that are too slow for `make test`
 
 browser: setup-dev  ## the report page in Chromium (CHROMIUM names it)
 	$(RUN) -m pytest --timeout 120 -m browser tests/browser
+
+ray: setup-dev  ## nights on a Ray cluster of two nodes, one of which is killed; installs Ray
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[ray]' --no-build-isolation
+	$(RUN) -m pytest --timeout 600 -m slow tests/fuzz/nights/test_ray_fleet.py
 
 mutation: setup-dev  ## which small changes to the judging code no test sees
 	$(RUN) -m pip install --quiet 'mutmut>=3.8.1,<3.9'

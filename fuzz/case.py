@@ -93,7 +93,7 @@ class TensorCase:
         """Number of logical elements."""
         return math.prod(self.shape)
 
-    @property
+    @functools.cached_property
     def span(self) -> int:
         """Elements from the storage's start to one past the last element (0 if empty)."""
         if self.n_elements == 0:

@@ -40,6 +40,11 @@ from fuzz.store import OUT, REGRESSIONS
 FORMER_SHARE = 0.25
 """Of the time: what former failures take at most. The rest of them have their turn tomorrow."""
 
+END_SHARE = 0.05
+MOST_END_SECONDS = 30.0
+"""Of the time: what the end of a night takes, mostly for finding out what it must have hit. That
+takes longer the more cases there were, up to four seconds a target."""
+
 LEAST_SECONDS = 1.0
 """What is left to fuzz in, however long the beginning took."""
 
@@ -162,7 +167,10 @@ class _Night:
         self._watcher = watcher
         self._history = history
         self._began = began
-        self._deadline = None if settings.seconds is None else began + settings.seconds
+        self._deadline = None
+        if settings.seconds is not None:
+            end = min(END_SHARE * settings.seconds, MOST_END_SECONDS)
+            self._deadline = began + settings.seconds - end
         self.result = NightResult(
             new_run_id(), base_seed(settings), shard=settings.shard, out=settings.out
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,9 @@ from fuzz import night, report, store
 from fuzz.display import StagedDisplay
 from fuzz.history import HISTORY, HistoryError
 from fuzz.jobs.setup import UsageError
+from fuzz.night_fleet import run_on_ray
 from fuzz.nights.merge import merge_shards
+from fuzz.nights.outcome import WHOLE
 from fuzz.nights.screen import print_merge, print_night
 from fuzz.nights.shards import parse_shard
 from fuzz.options import (
@@ -24,19 +27,40 @@ from fuzz.options import (
     check_writable,
     parse_seconds,
 )
+from fuzz.pages.data import read
+from fuzz.pages.issue import issue_text
 from fuzz.pages.page import write_report
 
 commands = typer.Typer()
 
 
+class Engine(enum.StrEnum):
+    """What runs the shards of a night on other machines."""
+
+    RAY = "ray"
+
+
 @commands.command("night")
 def night_command(
     time: Annotated[
-        str | None, typer.Option(help="Length, with everything: 30m, 8h. [default: 2h]")
+        str | None,
+        typer.Option(
+            help="Length, with everything: 30m, 8h. Cases under way are waited for, and a failure "
+            "found in the end is shrunk: that may add 20s. [default: 2h]"
+        ),
     ] = None,
     cases: Annotated[int | None, typer.Option(help="Stop after this many cases.")] = None,
     target: Targets = None,
-    shard: Annotated[str, typer.Option(help="Which of several parts this is, as 2/8.")] = "1/1",
+    shard: Annotated[
+        str | None, typer.Option(help="Which of several parts this is, as 2/8.")
+    ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="Hand out shards, a GPU each, to the machines of a Ray cluster. --time and "
+            "--cases are those of each shard."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeat a night's seeds.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of runners, on a CPU.")] = None,
     workers_per_gpu: Annotated[
@@ -54,12 +78,16 @@ def night_command(
     seconds = parse_seconds(time) if time is not None else None
     if seconds is None and cases is None:
         seconds = parse_seconds("2h")
+    if engine is not None and shard is not None:
+        raise UsageError(
+            f"engine={engine.value!r}, but shard={shard!r} is given too: it hands out all shards"
+        )
     settings = night.NightSettings(
         seconds=seconds,
         cases=cases,
         targets=tuple(target or ()),
         device=device.value,
-        shard=parse_shard(shard),
+        shard=WHOLE if shard is None else parse_shard(shard),
         seed=seed,
         workers=workers,
         workers_per_gpu=workers_per_gpu,
@@ -67,7 +95,13 @@ def night_command(
         regressions=regressions,
     )
     console = report.make_console()
-    with StagedDisplay(console, seconds=seconds, cases=cases) as display:
+    display = StagedDisplay(console, seconds=seconds, cases=cases)
+    if engine is Engine.RAY:
+        with display:
+            merged = run_on_ray(settings, display)
+        print_merge(console, merged)
+        raise typer.Exit(merged.exit_code)
+    with display:
         result = night.run(settings, display)
     print_night(console, result)
     raise typer.Exit(result.exit_code)
@@ -93,11 +127,22 @@ def report_command(
         "report.html"
     ),
     history: Annotated[Path, typer.Option(help="What nights have left.")] = store.OUT / HISTORY,
+    issue: Annotated[
+        Path | None,
+        typer.Option(
+            "--issue-text",
+            help="Write what is new since the night before as Markdown; empty if nothing is.",
+        ),
+    ] = None,
 ) -> None:
     """Write what the nights have shown as one HTML file, which needs nothing else."""
     check_writable(page, "out")
+    if issue is not None:
+        check_writable(issue, "issue-text")
     try:
         write_report(history, page)
+        if issue is not None:
+            issue.write_text(issue_text(read(history)), encoding="utf-8")
     except HistoryError as error:
         raise UsageError(str(error)) from error
     report.make_console().print(Text(f"written: {page}"), soft_wrap=True)

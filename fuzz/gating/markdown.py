@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fuzz.gating import wording
 from fuzz.gating.outcome import GateFinding, GateResult
+from fuzz.jobs.markdown import code, plain, size
 
 MAX_BYTES = 60_000
 """Of the page. GitHub refuses a step's summary of more than 1 MiB, and nobody reads that much."""
 
-MAX_CELL = 600
-"""Characters of one cell: a message is one line, but a compiler's words may be a page."""
-
 SPARE_ROW = 200
 """Bytes that a section keeps for the line that says what was left out."""
-
-SPECIAL = re.compile(r"[&<>|`*_\[\]~\\#@$]")
-"""What Markdown, HTML or GitHub's additions to it may take for more than text."""
-
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -44,15 +36,15 @@ def markdown(result: GateResult) -> str:
     if result.regressions:
         facts.append(f"{wording.number(result.regressions, 'stored failure')} replayed")
     # Two spaces at the end of a line are a break.
-    lines = [f"## ln-fuzz gate: {_cell(wording.verdict(result))}", ""]
-    page = "\n".join(lines + [f"{_cell(fact)}  " for fact in facts if fact]) + "\n"
-    whole = MAX_BYTES - _size(page)
+    lines = [f"## ln-fuzz gate: {plain(wording.verdict(result))}", ""]
+    page = "\n".join(lines + [f"{plain(fact)}  " for fact in facts if fact]) + "\n"
+    whole = MAX_BYTES - size(page)
     room = 0.0
     for section in _sections(result):
         # What one leaves over is the next one's.
         room += section.share * whole
         text = _fitted(section, room)
-        room -= _size(text)
+        room -= size(text)
         page += text
     return page
 
@@ -63,18 +55,18 @@ def _sections(result: GateResult) -> list[_Section]:
     others = [_finding_row(f, result) for f in findings if not f.blocks]
     heading = _heading("", "Finding", "Case", "Place", "Replay")
     sections = [
-        _Section(0.2, "Errors", (), [f"- {_cell(error)}" for error in result.errors]),
+        _Section(0.2, "Errors", (), [f"- {plain(error)}" for error in result.errors]),
         _Section(0.4, "Blocking", heading, blocking),
-        _Section(0.1, "Notes", (), [f"- {_cell(note)}" for note in result.notes]),
+        _Section(0.1, "Notes", (), [f"- {plain(note)}" for note in result.notes]),
         _Section(0.1, "Targets", _heading("Target", "", "Why"), _target_rows(result)),
         _Section(0.1, "Not blocking", heading, others),
     ]
     if result.compiled is not None:
         report = result.compiled
-        rows = [f"- {_cell(wording.compiled(report))}"]
-        rows += [f"- {_cell(error)}" for error in report.errors]
+        rows = [f"- {plain(wording.compiled(report))}"]
+        rows += [f"- {plain(error)}" for error in report.errors]
         rows += [
-            f"- {_cell(concern.message)} {_code(concern.place)}".rstrip()
+            f"- {plain(concern.message)} {code(concern.place)}".rstrip()
             for concern in wording.concerns(report)
         ]
         sections.append(_Section(0.1, "Compiled", (), rows))
@@ -82,20 +74,20 @@ def _sections(result: GateResult) -> list[_Section]:
 
 
 def _target_rows(result: GateResult) -> list[str]:
-    rows = [_row(_cell(t.target), "in", _cell(t.reason)) for t in result.affected if t.included]
+    rows = [_row(plain(t.target), "in", plain(t.reason)) for t in result.affected if t.included]
     for reason, names in wording.left_out(result.affected).items():
-        rows.append(_row(_cell(", ".join(names)), "out", _cell(reason)))
+        rows.append(_row(plain(", ".join(names)), "out", plain(reason)))
     return rows
 
 
 def _finding_row(finding: GateFinding, result: GateResult) -> str:
-    said = [f"<b>{_cell(finding.signature)}</b>", _cell(finding.message), _cell(finding.detail)]
+    said = [f"<b>{plain(finding.signature)}</b>", plain(finding.message), plain(finding.detail)]
     return _row(
-        _cell(finding.kind),
+        plain(finding.kind),
         "<br>".join(filter(None, said)),
-        _cell(finding.case),
-        _code(finding.place),
-        _code(wording.replay_command(finding, result.store)),
+        plain(finding.case),
+        code(finding.place),
+        code(wording.replay_command(finding, result.store)),
     )
 
 
@@ -104,10 +96,10 @@ def _fitted(section: _Section, room: float) -> str:
     if not section.rows:
         return ""
     text = "\n".join(["", f"### {section.title}", "", *section.heading, ""])
-    room -= _size(text) + SPARE_ROW
+    room -= size(text) + SPARE_ROW
     rows = []
     for row in section.rows:
-        room -= _size(row) + 1
+        room -= size(row) + 1
         if room < 0:
             break
         rows.append(row)
@@ -122,22 +114,3 @@ def _heading(*cells: str) -> tuple[str, str]:
 
 def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _cell(text: str) -> str:
-    return "<br>".join(_text(wording.clipped(text.strip(), MAX_CELL)).splitlines())
-
-
-def _code(words: object) -> str:
-    """Words in the type of code. Not between backticks, which hold no backtick and no bar."""
-    text = _cell(str(words or ""))
-    return text and f"<code>{text}</code>"
-
-
-def _text(text: str) -> str:
-    """Text that Markdown shows as it is: what is written as a number is never markup."""
-    return SPECIAL.sub(lambda match: f"&#{ord(match[0])};", CONTROL.sub("\ufffd", text))
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8"))

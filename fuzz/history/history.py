@@ -217,6 +217,11 @@ class History:
         finally:
             other.close()
 
+    def copy(self) -> bytes:
+        """The whole history as the bytes of a file, as it is at one moment."""
+        with self._database.reading() as connection:
+            return connection.serialize()
+
     # --- what is known ----------------------------------------------------------------------------
 
     def runs(self) -> tuple[RunRecord, ...]:

@@ -35,8 +35,9 @@ SWITCH_INTERVAL = 0.0005
 """Seconds after which the judging thread lets the pool's threads in. Python's usual 5 ms would
 have the kernel process wait that long for its next case."""
 
-SHRINK_GRACE = 10.0
-"""Seconds after the end of a campaign in which shrinking may still begin."""
+SHRINK_GRACE = 15.0
+"""Seconds after the end of a campaign in which shrinking goes on: enough for one failure. Those
+that the time does not reach are kept as they were found."""
 
 
 @dataclass(frozen=True)

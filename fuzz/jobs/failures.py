@@ -107,7 +107,7 @@ def confirm(runner: Runner, spec: TargetSpec, case: Case, wanted: Signature) -> 
 class Investigator:
     """Turns failing cases of one campaign into failures.
 
-    ``deadline`` (monotonic) is when shrinking must have begun: afterwards a failure is recorded
+    ``deadline`` (monotonic) is when shrinking must have ended: afterwards a failure is recorded
     as it was found. ``stop`` ends a shrink early.
     """
 
@@ -153,9 +153,13 @@ class Investigator:
         return self._failure(spec, wanted, case, case, (first, *others), 0, 0)
 
     def _has_time(self) -> bool:
-        if self._stop():
-            return False
-        return self._deadline is None or time.monotonic() < self._deadline
+        return not self._stop() and self._seconds() > 0.0
+
+    def _seconds(self) -> float:
+        """What one signature may take of the time that is left."""
+        if self._deadline is None:
+            return SHRINK_SECONDS
+        return min(SHRINK_SECONDS, self._deadline - time.monotonic())
 
     def _shrink(self, spec: TargetSpec, case: Case, wanted: Signature) -> Case:
         def fails(candidate: Case) -> bool:
@@ -167,7 +171,7 @@ class Investigator:
                 return False
             return wanted in signatures(candidate, verdict)
 
-        return shrink(case, spec, fails, max_calls=SHRINK_CALLS, seconds=SHRINK_SECONDS)
+        return shrink(case, spec, fails, max_calls=SHRINK_CALLS, seconds=self._seconds())
 
     def _failure(
         self,

@@ -88,17 +88,33 @@ def merge_shards(folders: Sequence[Path], into: Path) -> MergeResult:
     if into.resolve() in {folder.resolve() for folder in folders}:
         raise UsageError(f"into={str(into)!r}, must not be one of the shards")
     result = MergeResult(into)
+    for folder in folders:
+        add_shard(folder, result)
+    find_missing(result)
+    return result
+
+
+def add_shard(folder: Path, result: MergeResult) -> MergedShard:
+    """Add one shard to the history in ``result.into``, and write its open failures.
+
+    Raises: UsageError where that cannot be written.
+    """
+    into = result.into
     try:
         into.mkdir(parents=True, exist_ok=True)
         with History(into / HISTORY) as history:
-            for folder in folders:
-                result.shards.append(_merge_one(folder, history, result))
-            _write_failures(history, result)
+            shard = _merge_one(folder, history, result)
+            _write_failures(history, shard, into / FAILURES)
     except (HistoryError, OSError) as error:
         raise UsageError(f"into={str(into)!r}: {error}") from error
-    result.missing, more = _missing(result.shards)
-    result.errors += more
-    return result
+    result.shards.append(shard)
+    return shard
+
+
+def find_missing(result: MergeResult, count: int = 0) -> None:
+    """See which of ``count`` shards are not there; 0: of as many as the shards themselves say."""
+    result.missing, errors = _missing(result.shards, count)
+    result.errors += errors
 
 
 def _merge_one(folder: Path, into: History, result: MergeResult) -> MergedShard:
@@ -193,12 +209,12 @@ def _state(record: RunRecord, words: ShardFile | None, said: str, path: Path) ->
     return "whole", ""
 
 
-def _missing(shards: list[MergedShard]) -> tuple[list[str], list[str]]:
+def _missing(shards: list[MergedShard], count: int) -> tuple[list[str], list[str]]:
     """The shards that no folder holds, and what does not fit together."""
     named = [shard for shard in shards if shard.count]
-    if not named:
+    counts = sorted({shard.count for shard in named} | ({count} if count else set()))
+    if not counts:
         return [], []
-    counts = sorted({shard.count for shard in named})
     errors = []
     if len(counts) > 1:
         told = ", ".join(shard.name for shard in named)
@@ -213,11 +229,9 @@ def _missing(shards: list[MergedShard]) -> tuple[list[str], list[str]]:
     return [f"{index}/{count}" for index in range(1, count + 1) if index not in have], errors
 
 
-def _write_failures(history: History, result: MergeResult) -> None:
-    """A file for each open failure that came with the shards, for replay to find."""
-    runs = {shard.run for shard in result.shards}
-    folder = result.into / FAILURES
+def _write_failures(history: History, shard: MergedShard, folder: Path) -> None:
+    """A file for each open failure that came with a shard, for replay to find."""
     for record in history.failures():
         known = (folder / f"{record.failure.id}.json").is_file()
-        if record.is_open and record.last_run in runs and not known:
+        if record.is_open and record.last_run == shard.run and not known:
             store.write(record.failure, folder)

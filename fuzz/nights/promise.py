@@ -35,6 +35,9 @@ def promised(
     """
     rows = {dtype: row for (target, dtype), row in totals.rows.items() if target == spec.name}
     drawn = sum(row.executed + row.skipped.total() for row in rows.values())
+    if drawn / UNSTEERED < EXPECTED:
+        # Not even a cell that every case is in.
+        return []
     runs = {
         dtype: row.executed / (row.executed + row.skipped.total())
         for dtype, row in rows.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +15,14 @@ from fuzz.pages.nights import Night, nights_of
 
 LARGEST = "SELECT run, max(ratio) FROM largest WHERE dtype = 'float32' GROUP BY run"
 
+EVENTS = """SELECT e.signature, e.kind, r.id FROM events e JOIN runs r ON r.number = e.run
+    ORDER BY e.signature, e.seen, e.kind = 'found'"""
+
 
 @dataclass(frozen=True)
 class PageData:
-    """All that the page shows. ``last_spread`` is of the last night alone.
+    """All that the page shows. ``last_spread`` is of the last night alone, and so is ``back``: the
+    signatures of faults that had passed and are there again.
 
     ``nights`` are oldest first; ``largest`` is the largest error/bound of float32 cases by run.
     """
@@ -31,6 +35,7 @@ class PageData:
     cells: dict[str, CellSum] = field(default_factory=dict)
     widths: dict[Width, CellSum] = field(default_factory=dict)
     failures: tuple[FailureRecord, ...] = ()
+    back: frozenset[str] = frozenset()
 
     @property
     def runs(self) -> dict[str, RunRecord]:
@@ -68,9 +73,21 @@ def read(history: Path) -> PageData:
                 cells=reading.cells(connection, None),
                 widths=reading.widths(connection, None),
                 failures=reading.failures(connection),
+                back=_back(connection.execute(EVENTS).fetchall(), last),
             )
     finally:
         database.close()
+
+
+def _back(events: Iterable[tuple[str, str, str]], last: Collection[str]) -> frozenset[str]:
+    """The signatures that runs of the last night found, and that had passed before."""
+    found: set[str] = set()
+    passed: dict[str, bool] = {}
+    for signature, kind, run in events:
+        if kind == "found" and run in last and passed.get(signature):
+            found.add(signature)
+        passed[signature] = kind == "fixed"
+    return frozenset(found)
 
 
 def _together(shards: Iterable[SpreadSum]) -> tuple[SpreadSum, ...]:

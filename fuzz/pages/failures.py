@@ -11,6 +11,7 @@ from fuzz.case import describe
 from fuzz.history import FailureRecord
 from fuzz.pages import failure_map, words
 from fuzz.pages.data import PageData
+from fuzz.store import Failure
 
 MOST_OPEN, MOST_LINES, MOST_FIXED = 40, 100, 20
 """Open faults that are shown in full, those beyond that have a line each, and fixed ones."""
@@ -74,7 +75,7 @@ class Failures:
 def failures_of(data: PageData) -> Failures:
     """The faults, those first that a reader should look at first."""
     seen_last = sorted(data.failures, key=lambda f: f.last_seen, reverse=True)
-    still = sorted((f for f in seen_last if f.is_open), key=lambda f: not _is_new(f, data))
+    still = sorted((f for f in seen_last if f.is_open), key=lambda f: not is_new(f, data))
     fixed = sorted(
         (f for f in seen_last if not f.is_open), key=lambda f: f.fixed_seen or "", reverse=True
     )
@@ -84,7 +85,7 @@ def failures_of(data: PageData) -> Failures:
         fixed=tuple(show(f) for f in fixed[:MOST_FIXED]),
         lines=tuple(show.brief(f) for f in still[MOST_OPEN : MOST_OPEN + MOST_LINES]),
         n_open=len(still),
-        n_new=sum(_is_new(f, data) for f in still),
+        n_new=sum(is_new(f, data) for f in still),
         n_fixed=len(fixed),
     )
 
@@ -98,7 +99,8 @@ def short_id(failure_id: str, others: Iterable[str]) -> str:
     return failure_id
 
 
-def _is_new(failure: FailureRecord, data: PageData) -> bool:
+def is_new(failure: FailureRecord, data: PageData) -> bool:
+    """Whether it was first seen in the last night."""
     return bool(data.nights) and data.nights[-1].has(failure.first_run)
 
 
@@ -130,7 +132,7 @@ class _Show:
         kept = failure.failure
         signature = kept.signature
         parts = (signature.check, signature.output, signature.dtype_class, signature.region)
-        state = "new" if _is_new(failure, self._data) else "open"
+        state = "new" if is_new(failure, self._data) else "open"
         return Shown(
             state=state if failure.is_open else "fixed",
             target=words.clipped(failure.target, MOST_NAME),
@@ -144,7 +146,7 @@ class _Show:
             times=failure.times,
             fixed="" if failure.is_open else self._when(failure.fixed_seen, failure.fixed_run),
             device=words.clipped(kept.device_name, MOST_NAME),
-            doubt=_doubt(kept.confirmed, kept.confirm_runs),
+            doubt=doubt(kept),
             picture=picture,
             about="" if failure.map is None else words.clipped(failure.map.about, MOST_NAME),
             summary=summary,
@@ -170,9 +172,10 @@ class _Show:
         )
 
 
-def _doubt(confirmed: int, runs: int) -> str:
-    if not runs:
+def doubt(failure: Failure) -> str:
+    """What speaks against it, empty where nothing does."""
+    if not failure.confirm_runs:
         return "neither shrunk nor confirmed in a fresh process"
-    if confirmed < runs:
-        return f"flaky: {confirmed} of {runs} runs in a fresh process"
+    if failure.confirmed < failure.confirm_runs:
+        return f"flaky: {failure.confirmed} of {failure.confirm_runs} runs in a fresh process"
     return ""

@@ -7,6 +7,7 @@ imported late: the number of threads must be set first.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import time
@@ -217,6 +218,8 @@ def initialize(
         if origin is not None:
             origin.enter()
         _process = _Process(device, backend, sanitizer, origin)
+        # What torch and Triton have brought stays: no collection need look through it.
+        gc.freeze()
     except Exception as error:
         _process = as_problem(error)
 

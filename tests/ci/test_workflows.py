@@ -40,6 +40,7 @@ exit "$SETUP_CODE"
 
 STEPS = [step for file in workflow_files(ROOT) for step in shell_steps(file)]
 SCRIPTED = [step for step in STEPS if "ci/" in step.run]
+CALLS = [step for step in STEPS if ".venv/bin/ln-fuzz" in step.run]
 
 
 # --- the workflows --------------------------------------------------------------------------------
@@ -61,6 +62,28 @@ def test_workflow_runs_scripts_with_options_that_exist(step: Step) -> None:
     gate = typer.main.get_command(cli.app).commands["gate"]  # type: ignore[attr-defined]
     context = gate.make_context("gate", ["--base", base, *options])
     assert context.params["base"] == base
+
+
+def ln_fuzz_of(step: Step) -> list[str]:
+    """The call of ln-fuzz in the first line that has one."""
+    line = next(line for line in step.run.splitlines() if "ln-fuzz " in line)
+    words = shlex.split(line)
+    return words[words.index(".venv/bin/ln-fuzz") + 1 :]
+
+
+@pytest.mark.parametrize("step", CALLS, ids=str)
+def test_workflow_calls_commands_with_options_that_exist(step: Step) -> None:
+    name, *options = ln_fuzz_of(step)
+    command = typer.main.get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    context = command.make_context(name, options)
+    if name == "night":
+        assert (context.params["time"], context.params["shard"]) == ("$TIME", "$SHARD")
+        assert context.params["device"] == "cuda"
+
+
+def test_workflow_of_the_night_fuzzes_merges_and_reports() -> None:
+    assert [ln_fuzz_of(step)[0] for step in CALLS] == ["night", "merge", "report"]
+    assert all(step.workflow.name == "night.yml" for step in CALLS)
 
 
 def test_workflow_of_the_gate_has_a_job_without_gpu_and_one_with() -> None:
@@ -118,6 +141,61 @@ def test_script_that_is_wrong_is_complained_of(
 
 def test_workflows_that_are_not_there_are_no_success(tmp_path: Path) -> None:
     assert workflows.main(str(tmp_path)) == 2
+
+
+# --- the issue ------------------------------------------------------------------------------------
+
+GH = """#!/usr/bin/env bash
+printf '%s\\n' "$*" >>"$GH_CALLS"
+[ "$1 $2" != "issue list" ] || printf '%s' "$GH_OPEN"
+"""
+"""In the place of GitHub's program."""
+
+
+@pytest.fixture
+def issue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Runs the step with a text, beside an issue that is open or not; returns the calls of gh."""
+    (step,) = (step for step in STEPS if "gh issue" in step.run)
+    program = tmp_path / "bin" / "gh"
+    program.parent.mkdir()
+    program.write_text(GH, encoding="utf-8")
+    program.chmod(0o755)
+    calls = tmp_path / "calls"
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("RUN", "https://example.org/runs/1")
+    monkeypatch.setenv("GH_CALLS", str(calls))
+
+    def run(text: str, open_issue: str) -> list[str]:
+        (tmp_path / "issue.md").write_text(text, encoding="utf-8")
+        calls.write_text("")
+        monkeypatch.setenv("GH_OPEN", open_issue)
+        # As GitHub does.
+        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step.run]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        return [" ".join(line.split()[:2]) for line in calls.read_text().splitlines()]
+
+    return run
+
+
+def test_issue_is_opened_once_and_then_added_to(
+    tmp_path: Path, issue: Callable[..., list[str]]
+) -> None:
+    first = issue("## new\n", "")
+    assert first == ["label create", "issue list", "issue create"]
+    assert (tmp_path / "issue.md").read_text().endswith("of https://example.org/runs/1\n")
+    assert issue("## new\n", "12") == ["label create", "issue list", "issue comment"]
+    assert "issue comment 12 --body-file issue.md" in (tmp_path / "calls").read_text()
+
+
+def test_issue_is_left_alone_where_nothing_is_new(issue: Callable[..., list[str]]) -> None:
+    assert issue("", "12") == []
+
+
+def test_issue_is_written_only_where_the_repository_allows_it() -> None:
+    text = (ROOT / ".github/workflows/night.yml").read_text(encoding="utf-8")
+    head, job = text.split("\n  issue:\n")
+    assert "vars.LN_FUZZ_ISSUES == 'true'" in job
+    assert ": write" not in head
 
 
 # --- ci/gate.sh -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from fuzz.case import Case, Launch, Recipe, TensorCase, contiguous_strides
 from fuzz.checks import signature
 from fuzz.contract import to_data
 from fuzz.inputs import digest, make_values
-from fuzz.jobs.failures import Investigator, signatures
+from fuzz.jobs.failures import SHRINK_SECONDS, Investigator, signatures
 from fuzz.jobs.script import MAX_EMBEDDED, ScriptError, data_file, make_script
 from fuzz.process.kernel_process import KernelProcess
 from fuzz.replay import Replayed, exit_code, replay
@@ -263,6 +264,29 @@ def test_failure_keeps_the_contract_that_it_was_judged_by() -> None:
         investigator = Investigator(runner, deadline=None)
         assert investigator.investigate(spec, case, wanted, verdict).contract == spec
         assert investigator.as_found(spec, case, wanted, verdict).contract == spec
+
+
+def test_failure_is_shrunk_in_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def look(case: Case, *_: object, seconds: float, **how: object) -> Case:
+        given.append(seconds)
+        return case
+
+    monkeypatch.setattr("fuzz.jobs.failures.shrink", look)
+    spec, case = spec_of("wrong_tail"), case_of("wrong_tail")
+    with KernelProcess("cpu", backend=BACKEND) as kernel:
+        runner = Runner(kernel)
+        verdict = runner.judge_one(spec, case)
+        (wanted,) = signatures(case, verdict)
+        for left in (None, 5.0, 1000.0):
+            deadline = None if left is None else time.monotonic() + left
+            found = Investigator(runner, deadline=deadline).investigate(spec, case, wanted, verdict)
+            assert found.confirmed == found.confirm_runs > 0
+        late = Investigator(runner, deadline=time.monotonic())
+        assert late.investigate(spec, case, wanted, verdict).confirm_runs == 0
+    assert given[::2] == [SHRINK_SECONDS, SHRINK_SECONDS]
+    assert 4.0 < given[1] <= 5.0
 
 
 # --- contracts ------------------------------------------------------------------------------------

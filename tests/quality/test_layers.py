@@ -40,6 +40,7 @@ BREACHES = (
     ("oracle-pure", "oracle/formats.py", "import fuzz.case"),
     ("kernels-apart", "ln_kernels/rows.py", "import oracle"),
     ("kernels-by-one-door", "fuzz/strategies.py", "import ln_kernels.launch"),
+    ("ray-by-one-door", "fuzz/nights/fleet.py", "import ray"),
     ("torch-by-few-doors", "fuzz/spec.py", "import torch"),
     ("torch-by-few-doors", "fuzz/spec.py", "import triton.language"),
 )

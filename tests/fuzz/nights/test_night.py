@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from fuzz import store
+from fuzz import campaign, store
 from fuzz.campaign import CampaignResult
 from fuzz.cells import Cell, cell_of
 from fuzz.history import HISTORY, History
-from fuzz.jobs.setup import Setup, UsageError
+from fuzz.jobs.setup import Settings, Setup, UsageError
 from fuzz.jobs.totals import CellSum, Totals
 from fuzz.night import NightSettings, base_seed, run, shard_seed, workers_of
 from fuzz.nights import former, promise
@@ -142,10 +143,25 @@ def test_night_refuses_a_history_that_it_cannot_write(tmp_path: Path) -> None:
 
 
 def test_night_ends_in_time(tmp_path: Path) -> None:
-    result, _ = night(tmp_path, "slow", cases=None, seconds=2.5)
+    result, _ = night(tmp_path, "slow", cases=None, seconds=5.0)
     assert result.executed > 0
     assert result.not_reached < 32
     assert result.exit_code == 0
+
+
+def test_night_leaves_time_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float | None] = []
+
+    def run_plan(settings: Settings, *rest: Any, **how: Any) -> CampaignResult:
+        given.append(settings.seconds)
+        return campaign.run_plan(settings, *rest, **how)
+
+    monkeypatch.setattr("fuzz.night.campaign", SimpleNamespace(run_plan=run_plan))
+    for seconds in (100.0, 7200.0):
+        night(tmp_path, "right", cases=1, seconds=seconds)
+    assert [seconds is not None for seconds in given] == [True, True]
+    assert 60.0 < float(given[0] or 0) <= 95.0
+    assert 7100.0 < float(given[1] or 0) <= 7170.0
 
 
 def test_night_of_cases_that_are_all_skipped_is_no_verdict(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
+
 from fuzz.case import Case
 from fuzz.cells import Cell, cell_of
 from fuzz.jobs.effort import Effort, choose
 from fuzz.jobs.plan import draw_limits
 from fuzz.jobs.totals import CellSum, Row, Totals
-from fuzz.nights.promise import missed, promised
+from fuzz.nights.promise import EXPECTED, missed, promised
 from fuzz.spec import TargetSpec
 from fuzz.strategies import draw_cases
 from tests.fuzz.builders import LAYER_NORM
@@ -47,6 +49,11 @@ def test_promise_of_a_plain_night_is_kept() -> None:
     cells = promises(totals)
     assert len(cells) >= 10
     assert missed(cells, totals) == []
+
+
+def test_promise_of_a_short_night_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzz.nights.promise._sample", None)
+    assert promises(totals_of(drawn(2 * EXPECTED - 1))) == []
 
 
 def test_promise_is_kept_where_everything_is_steered_elsewhere() -> None:
