@@ -28,9 +28,10 @@ from ci.removals import MARK, mark
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A removal may make an endless loop, or shapes without end. Of the tests as they are none takes
-# 5 s, and all in one process take 2 GB.
-TEST_SECONDS = 30
+# A removal may make an endless loop, or shapes without end. A test may take so many times as long
+# as its part did, and so many seconds more; all in one process take 2 GB as they are.
+_TIMES = 6
+_SECONDS_MORE = 3
 MEMORY = 8 << 30
 
 # Plugins cost a tenth of a second each time; the first failure is enough.
@@ -73,8 +74,8 @@ def judge(
 ) -> Callable[[], Answer]:
     """A call that says which test fails first, in this order of their parts.
 
-    Its answer is ``{"verdict": "seen", "test": ..., "said": ...}``, or the verdict is ``unseen``, or
-    ``left`` after so many seconds.
+    Its answer is ``{"verdict": "seen", "test": ..., "said": ...}``, or the verdict is ``unseen``,
+    or ``left`` after so many seconds.
     """
 
     def call() -> Answer:
@@ -162,7 +163,7 @@ class _Recorder(_Replacing):
         items = [item for item in session.items if not item.nodeid.startswith(self._skipped)]
         for name, same in _by_part(items).items():
             call = functools.partial(self._run, same)
-            run = answer_of(call, seconds=10 * TEST_SECONDS, memory=MEMORY)
+            run = answer_of(call, seconds=300.0, memory=MEMORY)
             if run.pop("failed", True):
                 self.failed = self.failed or name
             self.parts.append({"tests": [item.nodeid for item in same], **run})
@@ -185,6 +186,11 @@ class _Judge(_Replacing):
     def __init__(self, trees: Trees, order: Sequence[Part], until: float) -> None:
         super().__init__(trees)
         self._order, self._until = order, until
+        self._limits = {
+            test: round(_TIMES * part.seconds) + _SECONDS_MORE
+            for part in order
+            for test in part.tests
+        }
         self.failed: dict[str, str] = {}
         self.late = False
         signal.signal(signal.SIGALRM, _too_long)
@@ -198,7 +204,7 @@ class _Judge(_Replacing):
         if time.monotonic() > self._until:
             self.late = True
             pytest.exit("left")
-        signal.alarm(TEST_SECONDS)
+        signal.alarm(self._limits[item.nodeid])
         try:
             return (yield)
         finally:
@@ -217,7 +223,7 @@ class _Judge(_Replacing):
 
 
 def _too_long(*_: object) -> None:
-    raise TimeoutError(f"more than {TEST_SECONDS} s")
+    raise TimeoutError("takes many times as long")
 
 
 def _reason(longrepr: object) -> str:

@@ -37,7 +37,7 @@ from ci.removals import Removal, removals
 SETTINGS = ROOT / "ci" / "branches.toml"
 
 # Slow to import, and nothing of the strategies in it.
-_PRELOADED = ("hypothesis", "fuzz.builtin", "fuzz.inputs", "fuzz.relations")
+_PRELOADED = ("hypothesis", "fuzz.builtin", "fuzz.inputs", "fuzz.relations", "ln_kernels")
 _STRATEGIES = ("fuzz.strategies", "fuzz.space")
 
 # What the tests can depend on.
@@ -134,7 +134,7 @@ class Order:
 
         def worth(part: Part) -> float:
             near = 10 * self._seen[branch.function, part.name]
-            times = near + self._seen[branch.module, part.name] + 0.1
+            times = near + self._seen[branch.module, part.name] + 0.1 * len(part.tests)
             return (times + (1e6 if part.name == last else 0.0)) / (part.seconds + 0.05)
 
         return sorted(filter(branch.reached_by, self._parts), key=worth, reverse=True)

@@ -82,6 +82,7 @@ class _Search:
         self.found: list[Removal] = []
         self._names: list[str] = []
         self._block: int | None = None
+        self._calls: list[ast.Call] = []
         self._statements(tree.body)
 
     def _add(
@@ -125,8 +126,12 @@ class _Search:
             self._add(node, "yield", _said(node), dropped)
         elif _is_step(node):
             self._add(node, "step", _said(node), dropped)
-        if not _names_a(node, _NOT_DRAWN_FROM):
+        name = _assigned(node)
+        if name not in _NOT_DRAWN_FROM:
+            table = [name] if name and not self._names else []
+            self._names += table
             self._expressions(node)
+            del self._names[len(self._names) - len(table) :]
         for field in ("body", "orelse", "finalbody"):
             block = getattr(node, field, None)
             if isinstance(block, list) and block:
@@ -147,6 +152,8 @@ class _Search:
 
     def _expressions(self, node: ast.AST, *, pair: bool = False) -> None:
         """The branches in the expressions of a node; ``pair``: a weight and its value."""
+        call = [node] if isinstance(node, ast.Call) and _called(node) not in _TABLES else []
+        self._calls += call
         for field, value in ast.iter_fields(node):
             if field in ("annotation", "returns", "decorator_list"):
                 continue
@@ -162,6 +169,7 @@ class _Search:
                     )
                     self._expression(place, child, result=whole and _is_result(node))
                 self._expressions(child, pair=paired and not pair)
+        del self._calls[len(self._calls) - len(call) :]
 
     def _expression(self, place: _Place, node: ast.AST, *, result: bool) -> None:
         if isinstance(node, ast.IfExp):
@@ -180,13 +188,16 @@ class _Search:
                 )
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
-                what = _said(key) if key is not None else f"**{_said(value)}"
+                what = f"{_said(key)}: " if key is not None else "**"
+                what += _said(value)
                 self._add(value, "entry", what, _entry_taken(node, value))
         elif isinstance(node, ast.Tuple | ast.List | ast.Set) and not result:
             if isinstance(getattr(node, "ctx", None), ast.Store):
                 return
+            call = f" of {_said(self._calls[-1])}" if self._calls else ""
             for element in node.elts:
-                self._add(element, "entry", _said(element), _element_taken(place, node, element))
+                what = _said(element) + call
+                self._add(element, "entry", what, _element_taken(place, node, element))
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
             self._add(node.left, "entry", _said(node.left), place.set_to(node.right))
             self._add(node.right, "entry", _said(node.right), place.set_to(node.left))
@@ -301,9 +312,10 @@ def _is_result(node: ast.AST) -> bool:
     return True
 
 
-def _names_a(node: ast.stmt, names: tuple[str, ...]) -> bool:
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    return any(isinstance(target, ast.Name) and target.id in names for target in targets)
+def _assigned(node: ast.stmt) -> str:
+    """The name of what is assigned."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return next((target.id for target in targets if isinstance(target, ast.Name)), "")
 
 
 def _called(node: ast.AST) -> str:
