@@ -1,17 +1,22 @@
 """The tests of a removed branch: which of them reach it, and the first that fails without it.
 
-All of this runs in processes forked before anything of the strategies was imported.
+All of this runs in processes forked before anything of the strategies was imported. The rows of
+tests/quality/test_strategy_branches.py are called directly, those of one sample of drawn cases
+together; the other tests are pytest's, which takes longer to begin.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
-import collections
+import contextlib
 import functools
+import hashlib
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import os
 import signal
 import sys
@@ -20,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any
 
 import pytest
 
@@ -28,11 +34,18 @@ from ci.removals import MARK, mark
 
 ROOT = Path(__file__).resolve().parent.parent
 
+ROWS = "tests.quality.test_strategy_branches"
+_ROWS_FILE = f"{ROWS.replace('.', '/')}.py"
+
 # A removal may make an endless loop, or shapes without end. A test may take so many times as long
 # as its part did, and so many seconds more; all in one process take 2 GB as they are.
 _TIMES = 6
 _SECONDS_MORE = 3
 MEMORY = 8 << 30
+
+# The first cases of a sample: where they are others than with nothing taken out, its rows are those
+# to try first.
+_PROBE = 40
 
 # Plugins cost a tenth of a second each time; the first failure is enough.
 _OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:ln_fuzz", "-p", "no:xdist")
@@ -49,11 +62,23 @@ class Part:
     seconds: float
     reached: frozenset[tuple[str, int]]
     """Module and first line of each block that is run."""
+    probe: str = ""
+    """A digest of the first cases, for rows."""
 
     @property
     def name(self) -> str:
         """Its first test."""
         return self.tests[0]
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether these are rows."""
+        return self.name.startswith(_ROWS_FILE)
+
+    @property
+    def limit(self) -> int:
+        """The most seconds that one of its tests may take."""
+        return round(_TIMES * self.seconds) + _SECONDS_MORE
 
 
 def record(trees: Trees, tests: Sequence[str], skipped: Sequence[str]) -> Answer:
@@ -61,12 +86,21 @@ def record(trees: Trees, tests: Sequence[str], skipped: Sequence[str]) -> Answer
 
     One process for all would hide what a part reaches: the strategies keep what they have made.
     """
+    reached: set[tuple[object, ...]] = set()
     for module, tree in trees.items():
         mark(tree, module)
-    recorder = _Recorder(trees, skipped)
-    setattr(builtins, MARK, lambda *block: recorder.reached.add(block))
+    setattr(builtins, MARK, lambda *block: reached.add(block))
+    sys.meta_path.insert(0, _Finder(trees))
+    parts: list[Answer] = []
+    failed = ""
+    for name, rows in _rows().items():
+        run = _answer(lambda rows=rows: _run_rows(rows), reached)
+        failed = failed or (name if run.pop("failed", True) else "")
+        parts.append({"tests": list(rows.calls), **run})
+    recorder = _Recorder(trees, skipped, reached)
     code = _pytest(recorder, tests)
-    return {"parts": recorder.parts, "failed": recorder.failed or (code and f"pytest: {code}")}
+    failed = failed or recorder.failed or (f"pytest, with {code}," if code else "")
+    return {"parts": parts + recorder.parts, "failed": failed}
 
 
 def judge(
@@ -75,12 +109,30 @@ def judge(
     """A call that says which test fails first, in this order of their parts.
 
     Its answer is ``{"verdict": "seen", "test": ..., "said": ...}``, or the verdict is ``unseen``,
-    or ``left`` after so many seconds.
+    or ``left`` after so many seconds of processor time.
     """
 
     def call() -> Answer:
-        judging = _Judge(trees, order, time.monotonic() + seconds)
-        files = {part.name.partition("::")[0] for part in order}
+        until = time.process_time() + seconds
+        signal.signal(signal.SIGPROF, _too_long)
+        sys.meta_path.insert(0, _Finder(trees))
+        rows = [part for part in order if part.of_rows]
+        others = [part for part in order if not part.of_rows]
+        stages = [lambda: _judge_rows(rows, until), lambda: _judge_others(others, until)]
+        # The part that is likeliest to fail says where to begin.
+        if order and not order[0].of_rows:
+            stages.reverse()
+        for stage in stages:
+            answer = stage()
+            if answer["verdict"] != "unseen":
+                return answer
+        return {"verdict": "unseen"}
+
+    def _judge_others(parts: Sequence[Part], until: float) -> Answer:
+        if not parts:
+            return {"verdict": "unseen"}
+        judging = _Judge(trees, parts, until)
+        files = {part.name.partition("::")[0] for part in parts}
         code = _pytest(judging, [file for file in tests if file in files])
         if judging.failed:
             return {"verdict": "seen", **judging.failed}
@@ -91,9 +143,18 @@ def judge(
     return call
 
 
-def _pytest(plugin: object, tests: Sequence[str]) -> int:
-    os.chdir(ROOT)
-    return int(pytest.main([*_OPTIONS, *tests], plugins=[plugin]))
+def _too_long(*_: object) -> None:
+    raise TimeoutError("takes many times as long")
+
+
+@contextlib.contextmanager
+def _limit(seconds: int) -> Iterator[None]:
+    # Of processor time: how busy the machine is must not decide.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 # --- modules from trees --------------------------------------------------------------------------
@@ -124,18 +185,89 @@ class _Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
-# --- plugins of pytest ---------------------------------------------------------------------------
+# --- rows, called directly -----------------------------------------------------------------------
 
 
-def _by_part(items: Sequence[pytest.Item]) -> dict[str, list[pytest.Item]]:
-    """Tests by the cases that they share, under the name of the first."""
-    found: dict[object, list[pytest.Item]] = collections.defaultdict(list)
-    for item in items:
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        # Rows of one sample; variations of one target's frames.
-        sample = getattr(parameters.get("branch"), "sample", None)
-        found[sample or getattr(parameters.get("variation"), "spec", item.nodeid)].append(item)
-    return {same[0].nodeid: same for same in found.values()}
+class _Rows:
+    """The rows of one sample."""
+
+    def __init__(self, sample: Any) -> None:
+        self._sample = sample
+        self.calls: dict[str, Callable[[], None]] = {}
+
+    def probe(self) -> str:
+        """A digest of the first cases."""
+        if not hasattr(self._sample, "draw"):
+            return ""
+        cases = itertools.islice(self._sample.draw(), _PROBE)
+        return hashlib.sha256("".join(map(repr, cases)).encode()).hexdigest()[:16]
+
+
+def _rows() -> dict[str, _Rows]:
+    """The rows by the cases that they share, under the name of the first."""
+    module = importlib.import_module(ROWS)
+    found: dict[object, _Rows] = {}
+    # Those that are often held are decided by the first cases.
+    for each in sorted(module.BRANCHES, key=lambda branch: -branch.least):
+        rows = found.setdefault(each.sample, _Rows(each.sample))
+        name = f"{_ROWS_FILE}::test_branch_is_drawn[{each.name}]"
+        rows.calls[name] = functools.partial(module.test_branch_is_drawn, each)
+    for each in module.VARIATIONS:
+        rows = found.setdefault(each.spec, _Rows(each.spec))
+        name = f"{_ROWS_FILE}::test_frame_varies[{each.name}]"
+        rows.calls[name] = functools.partial(module.test_frame_varies, each)
+    return {next(iter(rows.calls)): rows for rows in found.values()}
+
+
+def _run_rows(rows: _Rows) -> Answer:
+    probe, begun = rows.probe(), time.process_time()
+    for call in rows.calls.values():
+        call()
+    return {"seconds": time.process_time() - begun, "probe": probe}
+
+
+def _judge_rows(parts: Sequence[Part], until: float) -> Answer:
+    if not parts:
+        return {"verdict": "unseen"}
+    try:
+        rows = _rows()
+    except Exception as error:
+        return {"verdict": "seen", "test": _ROWS_FILE, "said": _first_line(repr(error))}
+    changed, other = [], []
+    for part in parts:
+        try:
+            with _limit(_SECONDS_MORE):
+                same = bool(part.probe) and rows[part.name].probe() == part.probe
+        except Exception:
+            same = False
+        (other if same else changed).append(part)
+    for part in (*changed, *other):
+        for name, call in rows[part.name].calls.items():
+            if time.process_time() > until:
+                return {"verdict": "left", "changed": len(changed)}
+            try:
+                with _limit(part.limit):
+                    call()
+            except Exception as error:
+                return {"verdict": "seen", "test": name, "said": _first_line(repr(error))}
+    return {"verdict": "unseen"}
+
+
+# --- other tests, run by pytest ------------------------------------------------------------------
+
+
+def _pytest(plugin: object, tests: Sequence[str]) -> int:
+    os.chdir(ROOT)
+    return int(pytest.main([*_OPTIONS, *tests], plugins=[plugin]))
+
+
+def _answer(call: Callable[[], Answer], reached: set[tuple[object, ...]]) -> Answer:
+    """What a call returns in a process of its own, and which blocks it reached."""
+
+    def both() -> Answer:
+        return {**call(), "failed": False, "reached": sorted(reached)}
+
+    return answer_of(both, seconds=600.0, memory=MEMORY)
 
 
 class _Replacing:
@@ -150,65 +282,53 @@ class _Replacing:
 
 
 class _Recorder(_Replacing):
-    """Runs the parts by themselves, and records what each reaches."""
+    """Runs the tests by themselves, and records what each reaches."""
 
-    def __init__(self, trees: Trees, skipped: Sequence[str]) -> None:
+    def __init__(
+        self, trees: Trees, skipped: Sequence[str], reached: set[tuple[object, ...]]
+    ) -> None:
         super().__init__(trees)
-        self._skipped = tuple(skipped)
-        self.reached: set[tuple[object, ...]] = set()
+        self._skipped, self._reached = tuple(skipped), reached
         self.parts: list[Answer] = []
         self.failed = ""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        items = [item for item in session.items if not item.nodeid.startswith(self._skipped)]
-        for name, same in _by_part(items).items():
-            call = functools.partial(self._run, same)
-            run = answer_of(call, seconds=300.0, memory=MEMORY)
-            if run.pop("failed", True):
-                self.failed = self.failed or name
-            self.parts.append({"tests": [item.nodeid for item in same], **run})
+        for item in session.items:
+            if not item.nodeid.startswith(self._skipped):
+                run = _answer(functools.partial(self._run, item), self._reached)
+                if run.pop("failed", True):
+                    self.failed = self.failed or item.nodeid
+                self.parts.append({"tests": [item.nodeid], **run})
         return True
 
-    def _run(self, items: Sequence[pytest.Item]) -> Answer:
-        begun = time.monotonic()
-        for item in items:
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-        return {
-            "seconds": time.monotonic() - begun,
-            "reached": sorted(self.reached),
-            "failed": items[0].session.testsfailed,
-        }
+    def _run(self, item: pytest.Item) -> Answer:
+        begun = time.process_time()
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        if item.session.testsfailed:
+            raise AssertionError(item.nodeid)
+        return {"seconds": time.process_time() - begun}
 
 
 class _Judge(_Replacing):
-    """Runs the parts in their order, and keeps the first failure."""
+    """Runs the tests in their order, and keeps the first failure."""
 
     def __init__(self, trees: Trees, order: Sequence[Part], until: float) -> None:
         super().__init__(trees)
-        self._order, self._until = order, until
-        self._limits = {
-            test: round(_TIMES * part.seconds) + _SECONDS_MORE
-            for part in order
-            for test in part.tests
-        }
+        self._order, self._until = {part.name: part for part in order}, until
         self.failed: dict[str, str] = {}
         self.late = False
-        signal.signal(signal.SIGALRM, _too_long)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        found = _by_part(items)
-        items[:] = [item for part in self._order for item in found.get(part.name, ())]
+        found = {item.nodeid: item for item in items}
+        items[:] = [found[name] for name in self._order if name in found]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        if time.monotonic() > self._until:
+        if time.process_time() > self._until:
             self.late = True
             pytest.exit("left")
-        signal.alarm(self._limits[item.nodeid])
-        try:
+        with _limit(self._order[item.nodeid].limit):
             return (yield)
-        finally:
-            signal.alarm(0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._keep(report)
@@ -219,15 +339,11 @@ class _Judge(_Replacing):
 
     def _keep(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         if report.failed and not self.failed:
-            self.failed = {"test": report.nodeid, "said": _reason(report.longrepr)}
+            crash = getattr(report.longrepr, "reprcrash", None)
+            text = str(report.longrepr).strip().rpartition("\n")[2] if crash is None else ""
+            said = _first_line(text or crash.message)
+            self.failed = {"test": report.nodeid, "said": said}
 
 
-def _too_long(*_: object) -> None:
-    raise TimeoutError("takes many times as long")
-
-
-def _reason(longrepr: object) -> str:
-    """Why a test failed, in one line."""
-    crash = getattr(longrepr, "reprcrash", None)
-    text = crash.message if crash is not None else str(longrepr).strip().rpartition("\n")[2]
-    return str(text).partition("\n")[0][:200]
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0][:200]

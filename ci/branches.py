@@ -156,7 +156,9 @@ def read_parts(trees: dict[str, ast.Module], settings: dict[str, Any], path: Pat
             raise SystemExit(2)
         path.write_text(json.dumps(kept))
     return [
-        Part(tuple(p["tests"]), p["seconds"], frozenset(map(tuple, p["reached"])))
+        Part(
+            tuple(p["tests"]), p["seconds"], frozenset(map(tuple, p["reached"])), p.get("probe", "")
+        )
         for p in kept["parts"]
     ]
 
@@ -268,7 +270,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--unseen", action="store_true", help="what no test has seen so far")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--limit", type=float, default=86400.0, help="seconds in all")
-    parser.add_argument("--seconds", type=float, default=3600.0, help="of tests for a branch")
+    parser.add_argument(
+        "--seconds", type=float, default=3600.0, help="of processor time for a branch"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "branches")
     options = parser.parse_args(argv)
     until = time.monotonic() + options.limit

@@ -128,7 +128,8 @@ class CasePlan:
         """The leading dims, and the rows' width."""
         budget, fixed = self._budget, self._fixed
         if "n_rows" in fixed:
-            n_rows = int(fixed["n_rows"] or 0)
+            n_rows = fixed["n_rows"]
+            assert isinstance(n_rows, int)
             width = self._widths.draw(chooser, dtype, rows=n_rows)
             if n_rows == 0:
                 return _emptied(chooser, n_dims), width
@@ -243,7 +244,7 @@ def _draw_alias(
         if t is not None
         and t.name not in taken
         and (t.dtype, t.shape) == (dtype, shape)
-        and not any(s == 0 and n > 1 for n, s in zip(t.shape, t.strides, strict=True))
+        and 0 not in t.strides
     ]
     return chooser.any_of(able) if able else None
 
