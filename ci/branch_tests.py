@@ -35,7 +35,7 @@ from ci.removals import MARK, mark
 ROOT = Path(__file__).resolve().parent.parent
 
 ROWS = "tests.quality.test_strategy_branches"
-_ROWS_FILE = f"{ROWS.replace('.', '/')}.py"
+ROWS_FILE = f"{ROWS.replace('.', '/')}.py"
 
 # A removal may make an endless loop, or shapes without end. A test may take so many times as long
 # as its part did, and so many seconds more; all in one process take 2 GB as they are.
@@ -71,11 +71,6 @@ class Part:
         return self.tests[0]
 
     @property
-    def of_rows(self) -> bool:
-        """Whether these are rows."""
-        return self.name.startswith(_ROWS_FILE)
-
-    @property
     def limit(self) -> int:
         """The most seconds that one of its tests may take."""
         return round(_TIMES * self.seconds) + _SECONDS_MORE
@@ -106,8 +101,9 @@ def record(trees: Trees, tests: Sequence[str], skipped: Sequence[str]) -> Answer
 def judge(
     trees: Trees, tests: Sequence[str], order: Sequence[Part], seconds: float
 ) -> Callable[[], Answer]:
-    """A call that says which test fails first, in this order of their parts.
+    """A call that says which test fails first: of the first file, of the rows, of the others.
 
+    In each they run in the order of their parts; the file of the first part comes first.
     Its answer is ``{"verdict": "seen", "test": ..., "said": ...}``, or the verdict is ``unseen``,
     or ``left`` after so many seconds of processor time.
     """
@@ -116,24 +112,21 @@ def judge(
         until = time.process_time() + seconds
         signal.signal(signal.SIGPROF, _too_long)
         sys.meta_path.insert(0, _Finder(trees))
-        rows = [part for part in order if part.of_rows]
-        others = [part for part in order if not part.of_rows]
-        stages = [lambda: _judge_rows(rows, until), lambda: _judge_others(others, until)]
+        stages: dict[str, list[Part]] = {test: [] for test in (tests[0], ROWS_FILE, *tests[1:])}
+        for part in order:
+            next(parts for file, parts in stages.items() if part.name.startswith(file)).append(part)
         # The part that is likeliest to fail says where to begin.
-        if order and not order[0].of_rows:
-            stages.reverse()
-        for stage in stages:
-            answer = stage()
-            if answer["verdict"] != "unseen":
+        for file in sorted(stages, key=lambda file: bool(order) and order[0] not in stages[file]):
+            parts = stages[file]
+            judge = _judge_rows if file == ROWS_FILE else _judge_others
+            answer: Answer = judge(parts, until) if parts else {"verdict": "unseen"}
+            if answer.get("verdict") != "unseen":
                 return answer
         return {"verdict": "unseen"}
 
     def _judge_others(parts: Sequence[Part], until: float) -> Answer:
-        if not parts:
-            return {"verdict": "unseen"}
         judging = _Judge(trees, parts, until)
-        files = {part.name.partition("::")[0] for part in parts}
-        code = _pytest(judging, [file for file in tests if file in files])
+        code = _pytest(judging, list(dict.fromkeys(part.name.partition("::")[0] for part in parts)))
         if judging.failed:
             return {"verdict": "seen", **judging.failed}
         if judging.late:
@@ -210,11 +203,11 @@ def _rows() -> dict[str, _Rows]:
     # Those that are often held are decided by the first cases.
     for each in sorted(module.BRANCHES, key=lambda branch: -branch.least):
         rows = found.setdefault(each.sample, _Rows(each.sample))
-        name = f"{_ROWS_FILE}::test_branch_is_drawn[{each.name}]"
+        name = f"{ROWS_FILE}::test_branch_is_drawn[{each.name}]"
         rows.calls[name] = functools.partial(module.test_branch_is_drawn, each)
     for each in module.VARIATIONS:
         rows = found.setdefault(each.spec, _Rows(each.spec))
-        name = f"{_ROWS_FILE}::test_frame_varies[{each.name}]"
+        name = f"{ROWS_FILE}::test_frame_varies[{each.name}]"
         rows.calls[name] = functools.partial(module.test_frame_varies, each)
     return {next(iter(rows.calls)): rows for rows in found.values()}
 
@@ -227,12 +220,10 @@ def _run_rows(rows: _Rows) -> Answer:
 
 
 def _judge_rows(parts: Sequence[Part], until: float) -> Answer:
-    if not parts:
-        return {"verdict": "unseen"}
     try:
         rows = _rows()
     except Exception as error:
-        return {"verdict": "seen", "test": _ROWS_FILE, "said": _first_line(repr(error))}
+        return {"verdict": "seen", "test": ROWS_FILE, "said": _first_line(repr(error))}
     changed, other = [], []
     for part in parts:
         try:

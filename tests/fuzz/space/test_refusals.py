@@ -1,4 +1,4 @@
-"""Invalid cases by themselves: what each changes, where it cannot, and what a fixed dim rules out."""
+"""Invalid cases by themselves: what each changes, where it cannot, and what rules it out."""
 
 from __future__ import annotations
 
