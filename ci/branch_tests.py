@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import collections
 import contextlib
 import functools
 import hashlib
@@ -261,6 +262,13 @@ def _answer(call: Callable[[], Answer], reached: set[tuple[object, ...]]) -> Ans
     return answer_of(both, seconds=600.0, memory=MEMORY)
 
 
+def _cases_of(item: pytest.Item) -> object:
+    """What tests have in common that use the same drawn cases."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    target = parameters.get("target_name")
+    return item.nodeid if target is None else (target, parameters.get("budget_name"))
+
+
 class _Replacing:
     """Has modules imported from trees."""
 
@@ -284,19 +292,23 @@ class _Recorder(_Replacing):
         self.failed = ""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        parts: dict[object, list[pytest.Item]] = collections.defaultdict(list)
         for item in session.items:
             if not item.nodeid.startswith(self._skipped):
-                run = _answer(functools.partial(self._run, item), self._reached)
-                if run.pop("failed", True):
-                    self.failed = self.failed or item.nodeid
-                self.parts.append({"tests": [item.nodeid], **run})
+                parts[_cases_of(item)].append(item)
+        for items in parts.values():
+            run = _answer(functools.partial(self._run, items), self._reached)
+            if run.pop("failed", True):
+                self.failed = self.failed or items[0].nodeid
+            self.parts.append({"tests": [item.nodeid for item in items], **run})
         return True
 
-    def _run(self, item: pytest.Item) -> Answer:
+    def _run(self, items: Sequence[pytest.Item]) -> Answer:
         begun = time.process_time()
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-        if item.session.testsfailed:
-            raise AssertionError(item.nodeid)
+        for item in items:
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        if items[0].session.testsfailed:
+            raise AssertionError(items)
         return {"seconds": time.process_time() - begun}
 
 
@@ -305,7 +317,7 @@ class _Judge(_Replacing):
 
     def __init__(self, trees: Trees, order: Sequence[Part], until: float) -> None:
         super().__init__(trees)
-        self._order, self._until = {part.name: part for part in order}, until
+        self._order, self._until = {test: part for part in order for test in part.tests}, until
         self.failed: dict[str, str] = {}
         self.late = False
 

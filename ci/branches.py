@@ -40,8 +40,8 @@ SETTINGS = ROOT / "ci" / "branches.toml"
 _PRELOADED = ("hypothesis", "fuzz.builtin", "fuzz.inputs", "fuzz.relations", "ln_kernels")
 _STRATEGIES = ("fuzz.strategies", "fuzz.space")
 
-# What the tests can depend on.
-_SOURCES = ("ci", "fuzz", "ln_kernels", "oracle", "tests")
+# What a verdict can depend on, beside the tests themselves.
+_SOURCES = ("fuzz", "ln_kernels", "oracle", "tests/quality", "tests/fuzz", "ci/removals.py")
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,13 @@ def find(files: Sequence[str]) -> tuple[dict[str, ast.Module], list[Branch]]:
 
 def digest() -> str:
     """Of all that a verdict can depend on."""
-    paths = sorted(path for folder in _SOURCES for path in (ROOT / folder).rglob("*.py"))
+    paths = sorted(path for source in _SOURCES for path in _files(ROOT / source))
     text = b"".join(path.read_bytes() for path in (*paths, ROOT / "pyproject.toml"))
     return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else list(path.rglob("*.py"))
 
 
 class Journal:
@@ -101,9 +105,12 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        # The last line of a run that was interrupted may be half a line.
-        said = [json.loads(line) for line in lines if line.endswith("}")]
+        lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+        if lines and not lines[-1].endswith("\n"):
+            # A run was cut off while it wrote.
+            path.write_text("".join(lines[:-1]), encoding="utf-8")
+            del lines[-1]
+        said = [json.loads(line) for line in lines]
         self.verdicts: dict[str, Answer] = {each["name"]: each for each in said}
 
     def add(self, verdict: Answer) -> None:

@@ -58,7 +58,8 @@ class CasePlan:
             self._recipes["x"] = fixed_recipes(str(self._fixed["family"]))
         self._eps = self._allowed_eps()
         x = spec.arg("x")
-        self._dtypes = x.dtypes if x is not None else ()
+        assert x is not None
+        self._dtypes = x.dtypes
         if "dtype" in self._fixed:
             self._dtypes = (str(self._fixed["dtype"]),)
 
