@@ -51,6 +51,8 @@ _PROBE = 40
 # Plugins cost a tenth of a second each time; the first failure is enough.
 _OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:ln_fuzz", "-p", "no:xdist")
 
+UNSEEN: Answer = {"verdict": "unseen"}
+
 Trees = Mapping[str, ast.Module]
 """Modules by name, as they are to be imported."""
 
@@ -116,14 +118,18 @@ def judge(
         stages: dict[str, list[Part]] = {test: [] for test in (tests[0], ROWS_FILE, *tests[1:])}
         for part in order:
             next(parts for file, parts in stages.items() if part.name.startswith(file)).append(part)
+        answer: Answer = UNSEEN
         # The part that is likeliest to fail says where to begin.
         for file in sorted(stages, key=lambda file: bool(order) and order[0] not in stages[file]):
             parts = stages[file]
-            judge = _judge_rows if file == ROWS_FILE else _judge_others
-            answer: Answer = judge(parts, until) if parts else {"verdict": "unseen"}
-            if answer.get("verdict") != "unseen":
+            if file != ROWS_FILE:
+                answer = _judge_others(parts, until) if parts else UNSEEN
+            elif parts:
+                answer, parts[:] = _judge_rows(parts, until, changed=True)
+            if answer != UNSEEN:
                 return answer
-        return {"verdict": "unseen"}
+        # Rows whose samples begin with the same cases are the last to fail.
+        return _judge_rows(stages[ROWS_FILE], until, changed=False)[0]
 
     def _judge_others(parts: Sequence[Part], until: float) -> Answer:
         judging = _Judge(trees, parts, until)
@@ -132,7 +138,7 @@ def judge(
             return {"verdict": "seen", **judging.failed}
         if judging.late:
             return {"verdict": "left"}
-        return {"verdict": "unseen"} if code == 0 else {"ended": f"with pytest's status {code}"}
+        return UNSEEN if code == 0 else {"ended": f"with pytest's status {code}"}
 
     return call
 
@@ -220,29 +226,35 @@ def _run_rows(rows: _Rows) -> Answer:
     return {"seconds": time.process_time() - begun, "probe": probe}
 
 
-def _judge_rows(parts: Sequence[Part], until: float) -> Answer:
+def _judge_rows(parts: Sequence[Part], until: float, *, changed: bool) -> tuple[Answer, list[Part]]:
+    """The verdict of the rows, and those that were not asked: of a sample that has not changed."""
     try:
         rows = _rows()
     except Exception as error:
-        return {"verdict": "seen", "test": ROWS_FILE, "said": _first_line(repr(error))}
-    changed, other = [], []
-    for part in parts:
-        try:
-            with _limit(_SECONDS_MORE):
-                same = bool(part.probe) and rows[part.name].probe() == part.probe
-        except Exception:
-            same = False
-        (other if same else changed).append(part)
-    for part in (*changed, *other):
+        return {"verdict": "seen", "test": ROWS_FILE, "said": _first_line(repr(error))}, []
+    asked, left = list(parts), []
+    if changed:
+        left = [part for part in parts if _is_same(part, rows[part.name])]
+        asked = [part for part in parts if part not in left]
+    for part in asked:
         for name, call in rows[part.name].calls.items():
             if time.process_time() > until:
-                return {"verdict": "left", "changed": len(changed)}
+                return {"verdict": "left"}, []
             try:
                 with _limit(part.limit):
                     call()
             except Exception as error:
-                return {"verdict": "seen", "test": name, "said": _first_line(repr(error))}
-    return {"verdict": "unseen"}
+                return {"verdict": "seen", "test": name, "said": _first_line(repr(error))}, []
+    return UNSEEN, left
+
+
+def _is_same(part: Part, rows: _Rows) -> bool:
+    """Whether the sample begins with the cases that it has with nothing taken out."""
+    try:
+        with _limit(_SECONDS_MORE):
+            return bool(part.probe) and rows.probe() == part.probe
+    except Exception:
+        return False
 
 
 # --- other tests, run by pytest ------------------------------------------------------------------
