@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _pytest.config
+
 from ci.branch_tests import MEMORY, ROOT, Part, judge, record
 from ci.forks import Answer, Fork, answer_of, wait
 from ci.removals import Removal, removals
@@ -199,7 +201,7 @@ class Run:
                     if answer is not None:
                         del running[fork]
                         order.learn(branch, answer)
-                        counts[self._keep(branch, answer, time.monotonic() - fork.begun)] += 1
+                        counts[self._keep(branch, answer)] += 1
                         done = sum(counts.values())
                         rate = (time.monotonic() - begun) / done
                         print(
@@ -224,12 +226,12 @@ class Run:
         most = 120.0 + 4.0 * sum(part.seconds for part in order)
         return Fork(without, seconds=most, memory=MEMORY)
 
-    def _keep(self, branch: Branch, answer: Answer, seconds: float) -> str:
+    def _keep(self, branch: Branch, answer: Answer) -> str:
         if "ended" in answer:
             # Gone without a failure: no test has said anything.
             answer = {"verdict": "ended", "said": f"the process ended {answer['ended']}"}
         named = {"name": branch.name, "place": branch.place, "digest": self._digest}
-        self._journal.add({**named, **answer, "seconds": round(seconds, 2)})
+        self._journal.add({**named, **answer})
         if answer["verdict"] != "seen":
             print(f"\r{answer['verdict']}: {branch.place} {branch.name.partition(' ')[2]}")
         return str(answer["verdict"])
@@ -304,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
         found = [branch for branch in found if branch.name not in seen]
     os.environ.update(OMP_NUM_THREADS="1", TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
     sys.path.insert(0, str(ROOT))
-    for name in _PRELOADED:
+    for name in (*_PRELOADED, *(f"_pytest.{name}" for name in _pytest.config.default_plugins)):
         importlib.import_module(name)
     loaded = [name for name in sys.modules if name.startswith(_STRATEGIES)]
     assert not loaded, f"{loaded} imported before they are changed"

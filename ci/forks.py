@@ -22,8 +22,7 @@ class Fork:
     def __init__(self, call: Callable[[], Answer], *, seconds: float, memory: int) -> None:
         self._read, write = os.pipe()
         self._said = b""
-        self.begun = time.monotonic()
-        self._until = self.begun + seconds
+        self._until = time.monotonic() + seconds
         sys.stdout.flush()
         self._pid = os.fork()
         if self._pid == 0:
