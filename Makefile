@@ -12,7 +12,8 @@ RUN    := $(VENV)/bin/python
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz bench test lint layers types pytest battery browser ray mutation format setup setup-dev clean
+.PHONY: help fuzz bench test lint layers types pytest battery browser ray mutation branches format \
+        setup setup-dev clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +56,9 @@ ray: setup-dev  ## nights on a Ray cluster of two nodes, one of which is killed;
 mutation: setup-dev  ## which small changes to the judging code no test sees
 	$(RUN) -m pip install --quiet 'mutmut>=3.8.1,<3.9'
 	$(RUN) -m ci.mutation $(MUTATION_ARGS)
+
+branches: setup-dev  ## which branches of the strategies could go without a test failing
+	$(RUN) -m ci.branches $(BRANCHES_ARGS)
 
 format: setup-dev  ## rewrite the sources in the project's format
 	$(RUN) -m ruff check --fix .

@@ -58,7 +58,8 @@ class CasePlan:
             self._recipes["x"] = fixed_recipes(str(self._fixed["family"]))
         self._eps = self._allowed_eps()
         x = spec.arg("x")
-        self._dtypes = x.dtypes if x is not None else ()
+        assert x is not None
+        self._dtypes = x.dtypes
         if "dtype" in self._fixed:
             self._dtypes = (str(self._fixed["dtype"]),)
 
@@ -128,7 +129,8 @@ class CasePlan:
         """The leading dims, and the rows' width."""
         budget, fixed = self._budget, self._fixed
         if "n_rows" in fixed:
-            n_rows = int(fixed["n_rows"] or 0)
+            n_rows = fixed["n_rows"]
+            assert isinstance(n_rows, int)
             width = self._widths.draw(chooser, dtype, rows=n_rows)
             if n_rows == 0:
                 return _emptied(chooser, n_dims), width
@@ -243,7 +245,7 @@ def _draw_alias(
         if t is not None
         and t.name not in taken
         and (t.dtype, t.shape) == (dtype, shape)
-        and not any(s == 0 and n > 1 for n, s in zip(t.shape, t.strides, strict=True))
+        and 0 not in t.strides
     ]
     return chooser.any_of(able) if able else None
 

@@ -158,7 +158,8 @@ def _check_together(spec: TargetSpec, fixed: dict[str, FlagValue]) -> None:
         raise _error(spec, "n_rows", n_rows, f"1 where all of rank={most} dims are normalized")
     if spec.launch.whole_row and spec.launch.blocks:
         block = fixed.get("block", max(spec.launch.blocks))
-        if isinstance(n_cols, int) and isinstance(block, int) and n_cols > block:
+        assert isinstance(block, int)
+        if isinstance(n_cols, int) and n_cols > block:
             raise _error(spec, "n_cols", n_cols, f"at most block={block}, which holds a whole row")
     refusal = fixed.get("refusal")
     if refusal not in (None, "none") and not declared_refusals(spec.fixed(fixed)):

@@ -106,7 +106,7 @@ class FramedPlan:
         if launch.block is None:
             return True
         if space.whole_row:
-            return launch.block // 4 < width <= launch.block
+            return launch.block // 4 < width
         itemsize = frame.tensor_or_fail("x").itemsize
         own = default_launch(space, frame.group_size, itemsize)
         if own is None or (own.block, own.num_warps) != (launch.block, launch.num_warps):
@@ -119,9 +119,7 @@ class FramedPlan:
             return case
         usual = self._budget.max_elements // USUAL_SHARE
         elements = self._budget.max_elements if chooser.below(USUAL_SHARE) == 0 else usual
-        most = max(
-            min(elements // case.n_cols, self._budget.max_programs // max(case.n_groups, 1)), 2
-        )
+        most = min(elements // case.n_cols, self._budget.max_programs // case.n_groups)
         low, high = chooser.draw(_ROWS)
         n_rows = chooser.between(min(low, most), min(high, most))
         leading = list(case.leading)

@@ -101,14 +101,8 @@ _SUMMAND = Table(
     (3, Recipes("near_overflow", spreads=(0.5,))),
 )
 
-_TABLES = {
-    "x": _X,
-    "weight": _WEIGHT,
-    "bias": _BIAS,
-    "z": _GATE,
-    "residual": _SUMMAND,
-    "input_bias": _BIAS,
-}
+# Others have those of a bias or of a summand.
+_TABLES = {"x": _X, "weight": _WEIGHT, "z": _GATE}
 
 EPS = Table(
     (8, 0.0),

@@ -103,7 +103,7 @@ def out_dtype(case: Case) -> Case | None:
 
 def out_expanded(case: Case) -> Case | None:
     """All rows of out are the same memory."""
-    if case.n_rows < 2 or case.n_cols == 0:
+    if case.n_rows < 2:
         return None
     strides = (*[0] * len(case.leading), *contiguous_strides(case.normalized))
     return _with(case, "out", lambda t: replace(t, strides=strides))
@@ -111,7 +111,7 @@ def out_expanded(case: Case) -> Case | None:
 
 def group_size_not_divisor(case: Case) -> Case | None:
     """The groups do not fill the row."""
-    size = next((n for n in range(2, case.n_cols + 2) if case.n_cols % n), 2)
+    size = next(n for n in range(2, case.n_cols + 2) if case.n_cols % n)
     return replace(case, flags={**case.flags, "group_size": size})
 
 

@@ -229,9 +229,10 @@ def _draw_groups(
     n_groups = min(chooser.draw(_N_GROUPS), max_groups, high)
     first, last = -(-low // n_groups), high // n_groups
     if kind == "larger_than_block" and blocks:
-        first = max(first, max(blocks) + 1)
+        least = max(blocks) + 1
+        first = max(first, least)
         if first > last:
-            n_groups, last = 1, high
+            n_groups, first, last = 1, max(low, least), high
     if first > last:
         n_groups, first, last = 1, low, high
     group_size = None
@@ -344,8 +345,11 @@ def block_of(launch: Launch, space: LaunchSpace) -> int | None:
     if launch.block is not None or launch.config is None:
         return launch.block
     config = dict(space.configs[launch.config])
-    found = (config[name] for name in BLOCK_NAMES if isinstance(config.get(name), int))
-    return next((int(block) for block in found if block is not None), None)
+    for name in BLOCK_NAMES:
+        block = config.get(name)
+        if isinstance(block, int):
+            return block
+    return None
 
 
 def _integer(value: FlagValue) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fuzz.case import Case
@@ -37,6 +37,12 @@ def valid(case: Case) -> bool:
     return case.refusal is None
 
 
+# So many cases that hold it, or so many that it is about, tell a branch that is there from one that
+# is not.
+_HOLDING = 40
+_ABOUT = 1000
+
+
 @dataclass(frozen=True)
 class Branch:
     """A branch by what is to be seen of it in the cases of a sample.
@@ -51,6 +57,11 @@ class Branch:
     holds: Holds
     among: Holds = valid
 
+    @property
+    def enough(self) -> int:
+        """Cases among which it is counted: the first ones, or all where the share is nearly all."""
+        return max(round(_HOLDING / self.least), _ABOUT) if self.least < 0.9 else self.sample.count
+
 
 @dataclass(frozen=True)
 class Share:
@@ -64,27 +75,36 @@ class Share:
         return self.count / max(self.total, 1)
 
 
-def count(branches: Iterable[Branch], cases: Iterable[Case]) -> dict[str, Share]:
-    """The share of each branch, by its name."""
-    # Which cases it is about is asked once for all branches that are about the same ones.
-    groups: dict[Holds, list[Branch]] = defaultdict(list)
-    for branch in branches:
-        groups[branch.among].append(branch)
-    totals: Counter[Holds] = Counter()
-    counts: Counter[str] = Counter()
-    for case in cases:
-        for among, group in groups.items():
+class Counts:
+    """The branches of one sample counted in the same cases, drawn as far as they are needed."""
+
+    def __init__(self, sample: Sample, branches: Iterable[Branch]) -> None:
+        self._cases: Iterator[Case] = iter(sample.draw())
+        # Which cases it is about is asked once for all branches that are about the same ones.
+        self._groups: dict[Holds, list[Branch]] = defaultdict(list)
+        for branch in branches:
+            self._groups[branch.among].append(branch)
+        self._totals: Counter[Holds] = Counter()
+        self._counts: Counter[str] = Counter()
+
+    def share(self, branch: Branch) -> Share:
+        """The share of a branch: in the first cases that are enough, or in all that there are."""
+        while self._totals[branch.among] < branch.enough:
+            case = next(self._cases, None)
+            if case is None:
+                break
+            self._count(case)
+        return Share(self._counts[branch.name], min(self._totals[branch.among], branch.enough))
+
+    def _count(self, case: Case) -> None:
+        for among, group in self._groups.items():
             if among(case):
-                totals[among] += 1
-                counts.update(branch.name for branch in group if branch.holds(case))
-    return {
-        branch.name: Share(counts[branch.name], totals[among])
-        for among, group in groups.items()
-        for branch in group
-    }
+                self._totals[among] += 1
+                total = self._totals[among]
+                self._counts.update(b.name for b in group if total <= b.enough and b.holds(case))
 
 
 @functools.cache
-def shares(sample: Sample, branches: tuple[Branch, ...]) -> dict[str, Share]:
-    """The share of each of a sample's branches; the cases are drawn once."""
-    return count(branches, sample.draw())
+def counts(sample: Sample, branches: tuple[Branch, ...]) -> Counts:
+    """The counts of a sample's branches; the cases are drawn once."""
+    return Counts(sample, branches)

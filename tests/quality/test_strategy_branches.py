@@ -10,7 +10,7 @@ from tests.quality.branches_calls import call_branches
 from tests.quality.branches_frames import Variation, frame_branches, variations, varying
 from tests.quality.branches_layouts import layout_branches
 from tests.quality.branches_runs import run_branches
-from tests.quality.branches_sampling import Branch, Sample, shares
+from tests.quality.branches_sampling import Branch, Sample, counts
 from tests.quality.branches_shapes import shape_branches
 from tests.quality.branches_values import value_branches
 from tests.quality.branches_widths import width_branches
@@ -39,7 +39,7 @@ BY_SAMPLE = _by_sample()
 
 @pytest.mark.parametrize("branch", BRANCHES, ids=[branch.name for branch in BRANCHES])
 def test_branch_is_drawn(branch: Branch) -> None:
-    share = shares(branch.sample, BY_SAMPLE[branch.sample])[branch.name]
+    share = counts(branch.sample, BY_SAMPLE[branch.sample]).share(branch)
     said = f"{share.count} of {share.total} cases of {branch.sample.spec.name}"
     assert share.value >= branch.least, f"{branch.name}: {said}, must be {branch.least:.1%}"
 
