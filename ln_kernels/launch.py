@@ -136,7 +136,7 @@ _DEFAULTS = {
         4096: (4096, 16),
         8192: (8192, 8),
         32768: (16384, 16),
-        MAX_BLOCK: (32768, 32),
+        MAX_BLOCK: (16384, 32),
     },
 }
 # A program has at most 1024 threads; AMD's warps have 64 lanes.
