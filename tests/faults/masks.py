@@ -9,24 +9,19 @@ from tests.faults.planted import SQUARING_LOOP, STORING_LOOP
 
 _mask = partial(Entry, kind="masks")
 
-# The load of the loop over the tiles whose sum is not taken from registers, up to its mask.
-_SUMMING_LOAD = (
-    "                total += load_input(\n"
-    "                    x_ptr,\n"
-    "                    input_bias_ptr,\n"
-    "                    residual_ptr,\n"
-    "                    z_before_ptr,\n"
-    "                    cols,\n"
-    "                    "
-)
+# The call that stores what is read again, up to its statistics.
+_STORE_AGAIN = "            ).to(tl.float32)\n            store_norm(\n                value,\n"
+
+# How a tile in which a row ends is addressed and masked, as an argument a line.
+_LAST_TILE = "                last,\n" + "                {},\n" * 4
 
 MASK_FAULTS = (
     _mask(
         "last_column_not_in_mean",
         "native_layer_norm",
         "blocks.py",
-        f"{_SUMMING_LOAD}n_cols,",
-        f"{_SUMMING_LOAD}n_cols - 1,",
+        "                inside = cols < n_cols\n                total += load_input(",
+        "                inside = cols < n_cols - 1\n                total += load_input(",
         "n_cols > block",
         change="The mask of the loop that sums a row ends one column early.",
         example={"shape": (1, 64), "block": 32},
@@ -35,9 +30,9 @@ MASK_FAULTS = (
         "next_column_in_variance",
         "fused_bias_layer_norm",
         "blocks.py",
-        "centred = tl.where(cols < n_cols, value - mean, 0.0)",
+        "centred = tl.where(inside, value - mean, 0.0)",
         "centred = tl.where(cols <= n_cols, value - mean, 0.0)",
-        "n_cols > block and not a multiple of it, and the mean is not 0",
+        "n_cols > block and not a multiple of a tile, and the mean is not 0",
         change="The mask of the loop over the squares ends one column late.",
         example={"shape": (2, 40), "block": 32},
     ),
@@ -47,7 +42,7 @@ MASK_FAULTS = (
         "blocks.py",
         f"{STORING_LOOP}        while start < n_cols:",
         f"{STORING_LOOP}        while start < n_cols - 1:",
-        "n_cols % block == 1, n_cols > block",
+        "n_cols > block, and one column more than whole tiles",
         change="The loop that stores the norm leaves out a last block of one column.",
         example={"shape": (1, 33), "block": 32},
     ),
@@ -57,7 +52,8 @@ MASK_FAULTS = (
         "blocks.py",
         f"{SQUARING_LOOP}        while start < n_cols:",
         f"{SQUARING_LOOP}        while start < n_cols - 1:",
-        "n_cols % block == 1, n_cols > block; the wider the row, the smaller the error",
+        "n_cols > block, and one column more than whole tiles; the wider the row, the smaller the "
+        "error",
         change="The loop over the squares leaves out a last block of one column.",
         example={"shape": (1, 33), "block": 32},
     ),
@@ -95,8 +91,8 @@ MASK_FAULTS = (
         "first_block_alone_normalised",
         "fused_bias_layer_norm",
         "blocks.py",
-        "                mean,\n                rstd,\n",
-        "                mean * 0.0,\n                rstd * 0.0 + 1.0,\n",
+        f"{_STORE_AGAIN}                mean,\n                rstd,\n",
+        f"{_STORE_AGAIN}                mean * 0.0,\n                rstd * 0.0 + 1.0,\n",
         "n_cols > block",
         change="Every block of a row but the first is stored without being normalised.",
         example={"shape": (1, 64), "block": 32},
@@ -105,9 +101,9 @@ MASK_FAULTS = (
         "no_remask_in_loop",
         "layer_norm",
         "blocks.py",
-        "centred = tl.where(cols < n_cols, value - mean, 0.0)",
+        "centred = tl.where(inside, value - mean, 0.0)",
         "centred = value - mean",
-        "n_cols > block and not a multiple of it, and the mean is not 0",
+        "n_cols > block and not a multiple of a tile, and the mean is not 0",
         change="Masked lanes of the last block add the square of the mean to the variance.",
         example={"shape": (1, 40), "block": 32},
     ),
@@ -146,8 +142,8 @@ MASK_FAULTS = (
         "absent_rows_loaded",
         "fused_bias_layer_norm",
         "blocks.py",
-        "        if present is not None:\n            mask = mask & present\n        value",
-        "        value",
+        "value = tl.load(x_ptr + cols, mask=mask, other=other,",
+        "value = tl.load(x_ptr + cols, mask=inside, other=inside_other,",
         "n_cols <= block / 2, rows that do not fill the last program; nothing of them is stored",
         change="The load of a row does not mask the rows past the last.",
         example={"shape": (3, 4)},
@@ -156,8 +152,8 @@ MASK_FAULTS = (
         "absent_rows_stored",
         "layer_norm",
         "blocks.py",
-        "        if present is not None:\n            mask = mask & present\n        tl.store",
-        "        tl.store",
+        "tl.store(out_ptr + cols, y, mask=mask,",
+        "tl.store(out_ptr + cols, y, mask=inside,",
         "n_cols <= block / 2, rows that do not fill the last program",
         change="The store of a row does not mask the rows past the last.",
         example={"shape": (3, 4)},
@@ -197,9 +193,9 @@ MASK_FAULTS = (
         "last_held_tile_stored_as_full",
         "layernorm_fn",
         "blocks.py",
-        "            MORE | (k < PARTS - 1),\n        )",
-        "            True,\n        )",
-        "the row fits one block, and not its last tile",
+        f"{_LAST_TILE.format('inside', 'mask', '0.0', '0.0')}            )\n",
+        f"{_LAST_TILE.format('None', 'present', 'None', 'present_other')}            )\n",
+        "the row fits one block, and does not fill its last tile",
         change="The store of the last tile has no mask of columns.",
         example={"shape": (1, 3)},
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from tests.faults.entry import Entry
+from tests.faults.planted import STORING_LAST_TILE
 
 _numeric = partial(Entry, kind="numerics")
 
@@ -113,8 +114,8 @@ NUMERIC_FAULTS = (
         "input_sum_in_half",
         "fused_bias_layer_norm",
         "blocks.py",
-        "value = value.to(tl.float32) + load_cols(input_bias_ptr, cols, n_cols, FULL)",
-        "value = value.to(tl.float32) + load_cols(input_bias_ptr, cols, n_cols, FULL)\n"
+        "value = value.to(tl.float32) + input_bias.to(tl.float32)",
+        "value = value.to(tl.float32) + input_bias.to(tl.float32)\n"
         "        value = value.to(x_ptr.dtype.element_ty).to(tl.float32)",
         "x in half precision",
         change="x + bias is rounded to the dtype of x before it is normalised.",
@@ -149,21 +150,19 @@ NUMERIC_FAULTS = (
         "weight_multiplied_in_half",
         "triton_layer_norm",
         "whole_row.py",
-        "            y *= load_cols(weight_ptr, cols, n_cols, k < PARTS - 1)\n",
-        "            weight = load_cols(weight_ptr, cols, n_cols, k < PARTS - 1)\n"
-        "            weight = weight.to(weight_ptr.dtype.element_ty)\n"
-        "            y = (y.to(weight.dtype) * weight).to(tl.float32)\n",
-        "a weight in half precision",
-        change="x_hat and the weight are multiplied in the weight's dtype.",
+        "y *= tl.load(weight_ptr + last, mask=inside, other=0.0).to(tl.float32)\n",
+        "weight = tl.load(weight_ptr + last, mask=inside, other=0.0)\n"
+        "                y = (y.to(weight.dtype) * weight).to(tl.float32)\n",
+        "a weight in half precision; of several tiles, in the last alone",
+        change="x_hat and the weight are multiplied in the weight's dtype in a row's last tile.",
         example={"shape": (1, 16), "dtype": "float16", "weight": {}, "bias": {}},
     ),
     _numeric(
         "product_rounded_before_bias",
         "fused_bias_layer_norm",
         "blocks.py",
-        "y += load_cols(bias_ptr, cols, n_cols, FULL)",
-        "y = y.to(out_ptr.dtype.element_ty).to(tl.float32)\n"
-        "        y += load_cols(bias_ptr, cols, n_cols, FULL)",
+        "y += tl.load(",
+        "y = y.to(out_ptr.dtype.element_ty).to(tl.float32)\n        y += tl.load(",
         "half precision, a weight and a bias that cancel in part",
         change="x_hat * weight is rounded to the dtype of y before the bias is added.",
         example={"shape": (1, 16), "dtype": "bfloat16", "weight": {}, "bias": {}},
@@ -173,22 +172,23 @@ NUMERIC_FAULTS = (
         "bfloat16_store_truncates",
         "triton_layer_norm",
         "whole_row.py",
-        "        store_row(out_ptr, y,",
-        "        if out_ptr.dtype.element_ty == tl.bfloat16:\n"
-        "            y = (y.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)\n"
-        "        store_row(out_ptr, y,",
-        "bfloat16",
-        change="The last bits of y are cut off instead of rounded, for bfloat16 alone.",
+        STORING_LAST_TILE,
+        "            if out_ptr.dtype.element_ty == tl.bfloat16:\n"
+        "                y = (y.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)\n"
+        f"{STORING_LAST_TILE}",
+        "bfloat16; of several tiles, in the last alone",
+        change="The last bits of y are cut off instead of rounded, in a row's last tile and for "
+        "bfloat16 alone.",
         example={"shape": (1, 4), "dtype": "bfloat16"},
     ),
     _numeric(
         "float16_store_rounds_to_zero",
         "layernorm_fn",
         "blocks.py",
-        "    store_row(out_ptr, y,",
+        "    y = y.to(out_ptr.dtype.element_ty)\n",
         "    if out_ptr.dtype.element_ty == tl.float16:\n"
         '        y = y.to(tl.float16, fp_downcast_rounding="rtz").to(tl.float32)\n'
-        "    store_row(out_ptr, y,",
+        "    y = y.to(out_ptr.dtype.element_ty)\n",
         "float16",
         change="y is rounded toward zero, for float16 alone.",
         example={"shape": (1, 4), "dtype": "float16"},

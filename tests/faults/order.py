@@ -18,7 +18,7 @@ ORDER_FAULTS = (
         f"{STORING_LOOP}        while start < n_cols:\n            cols = start + lane\n",
         f"{STORING_LOOP}        while start < n_cols:\n"
         "            cols = tl.minimum(start, n_cols - PART) + lane\n",
-        "out is x, n_cols > block and not a multiple of it",
+        "out is x, n_cols > block and not a multiple of a tile",
         change="The last block is moved back over columns that were stored and, in place, read.",
         example={"shape": (1, 40), "block": 32, "out": {"alias_of": "x"}},
     ),

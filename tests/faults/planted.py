@@ -31,8 +31,12 @@ class Fault:
 SQUARING_LOOP = (
     "        squares += product(centred, centred)\n    if MORE:\n        start = PARTS * PART\n"
 )
-STORING_LOOP = (
-    "            MORE | (k < PARTS - 1),\n        )\n    if MORE:\n        start = PARTS * PART\n"
+STORING_LOOP = "            )\n    if MORE:\n        start = PARTS * PART\n"
+
+# What rounds and stores the tile in which a row ends, in whole_row.py.
+STORING_LAST_TILE = (
+    "            y = y.to(out_ptr.dtype.element_ty)\n"
+    "            tl.store(out_ptr + last, y, mask=mask)\n"
 )
 
 FAULTS = (
@@ -42,7 +46,7 @@ FAULTS = (
         "whole_row.py",
         "if k == PARTS - 1:",
         "if k == PARTS:",
-        "n_cols is not a power of 2 and the mean is not 0",
+        "n_cols is not a multiple of a tile and the mean is not 0",
     ),
     Fault(
         "one_pass_variance",
@@ -103,11 +107,8 @@ FAULTS = (
         "gate_without_other",
         "layernorm_fn",
         "blocks.py",
-        "        z = load_row(z_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)\n",
-        "        mask = cols < n_cols\n"
-        "        if present is not None:\n"
-        "            mask = mask & present\n"
-        "        z = tl.load(z_ptr + cols, mask=mask).to(tl.float32)\n",
+        "z = tl.load(z_ptr + cols, mask=mask, other=other, eviction_policy=POLICY)",
+        "z = tl.load(z_ptr + cols, mask=mask, eviction_policy=POLICY)",
         "gate before the norm and a partial block",
     ),
     Fault(
@@ -116,15 +117,15 @@ FAULTS = (
         "blocks.py",
         f"{STORING_LOOP}        while start < n_cols:",
         f"{STORING_LOOP}        while start + PART <= n_cols:",
-        "n_cols > block and not a multiple of it",
+        "n_cols > block and not a multiple of a tile",
     ),
     Fault(
         "write_past_the_end",
         "triton_layer_norm",
         "whole_row.py",
-        "store_row(out_ptr, y, cols, n_cols, present, k < PARTS - 1)",
-        "store_row(out_ptr, y, cols, n_cols + 1, present, k < PARTS - 1)",
-        "n_cols is not a power of 2",
+        "tl.store(out_ptr + last, y, mask=mask)",
+        "tl.store(out_ptr + last, y, mask=(last < n_cols + 1) & (row < n_rows))",
+        "n_cols is not a multiple of a tile",
     ),
 )
 

@@ -14,9 +14,24 @@ _SQUARING_LOAD = (
     f"{SQUARING_LOOP}"
     "        while start < n_cols:\n"
     "            cols = start + lane\n"
+    "            inside = cols < n_cols\n"
     "            value = load_input(\n"
     "                x_ptr,\n"
     "                input_bias_ptr,\n"
+)
+
+# What adds the bias and what multiplies by a gate after the norm, in blocks.py.
+_BIAS = (
+    "    if bias_ptr is not None:\n"
+    "        y += tl.load(\n"
+    '            bias_ptr + cols, mask=inside, other=inside_other, eviction_policy="evict_last"\n'
+    "        ).to(tl.float32)\n"
+)
+_GATE = (
+    "    if z_ptr is not None:\n"
+    '        z = tl.load(z_ptr + cols, mask=mask, other=other, eviction_policy="evict_first")\n'
+    "        z = z.to(tl.float32)\n"
+    "        y *= z * tl.sigmoid(z)\n"
 )
 
 SEMANTIC_FAULTS = (
@@ -68,16 +83,8 @@ SEMANTIC_FAULTS = (
         "bias_after_gate",
         "layernorm_fn",
         "blocks.py",
-        "    if bias_ptr is not None:\n"
-        "        y += load_cols(bias_ptr, cols, n_cols, FULL)\n"
-        "    if z_ptr is not None:\n"
-        "        z = load_row(z_ptr, cols, n_cols, present, FULL, False).to(tl.float32)\n"
-        "        y *= z * tl.sigmoid(z)\n",
-        "    if z_ptr is not None:\n"
-        "        z = load_row(z_ptr, cols, n_cols, present, FULL, False).to(tl.float32)\n"
-        "        y *= z * tl.sigmoid(z)\n"
-        "    if bias_ptr is not None:\n"
-        "        y += load_cols(bias_ptr, cols, n_cols, FULL)\n",
+        f"{_BIAS}{_GATE}",
+        f"{_GATE}{_BIAS}",
         "a bias and a gate after the norm",
         change="The bias is added after the gate instead of before.",
         example={"shape": (1, 4), "bias": {}, "z": {}},
@@ -189,8 +196,8 @@ SEMANTIC_FAULTS = (
         "weight_plus_one",
         "native_layer_norm",
         "blocks.py",
-        "y *= load_cols(weight_ptr, cols, n_cols, FULL)",
-        "y *= 1.0 + load_cols(weight_ptr, cols, n_cols, FULL)",
+        "y *= tl.load(",
+        "y *= 1.0 + tl.load(",
         "a weight",
         change="x_hat is multiplied by 1 + weight.",
         example={"shape": (1, 4), "weight": {}},

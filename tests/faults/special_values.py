@@ -5,8 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from tests.faults.entry import Entry
+from tests.faults.planted import STORING_LAST_TILE
 
 _special = partial(Entry, kind="special values")
+
+# What reads x, and what reads the weight, in blocks.py.
+_X = "    value = tl.load(x_ptr + cols, mask=mask, other=other, eviction_policy=POLICY)"
+_WEIGHT = (
+    "tl.load(\n"
+    '            weight_ptr + cols, mask=inside, other=inside_other, eviction_policy="evict_last"\n'
+    "        ).to(tl.float32)"
+)
 
 SPECIAL_VALUE_FAULTS = (
     # --- NaN and infinity ------------------------------------------------------------------------
@@ -34,9 +43,8 @@ SPECIAL_VALUE_FAULTS = (
         "infinity_clamped_on_load",
         "layer_norm",
         "blocks.py",
-        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN)\n",
-        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)\n"
-        "    value = tl.where(value > 65504.0, 65504.0, value)\n",
+        f"{_X}\n",
+        f"{_X}.to(tl.float32)\n    value = tl.where(value > 65504.0, 65504.0, value)\n",
         "infinity in x, or a number above 65504",
         change="Numbers of x are limited to the largest of float16.",
         example={"shape": (1, 4), "dtype": "float16", "x": {"plants": {0: "inf"}}},
@@ -45,9 +53,8 @@ SPECIAL_VALUE_FAULTS = (
         "nan_turned_to_zero",
         "fused_bias_layer_norm",
         "blocks.py",
-        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN)\n",
-        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)\n"
-        "    value = tl.where(value == value, value, 0.0)\n",
+        f"{_X}\n",
+        f"{_X}.to(tl.float32)\n    value = tl.where(value == value, value, 0.0)\n",
         "NaN in x",
         change="NaN in x is read as 0.",
         example={"shape": (1, 4), "x": {"plants": {0: "nan"}}},
@@ -56,9 +63,8 @@ SPECIAL_VALUE_FAULTS = (
         "zero_weight_hides_nan",
         "layer_norm",
         "blocks.py",
-        "y *= load_cols(weight_ptr, cols, n_cols, FULL)",
-        "weight = load_cols(weight_ptr, cols, n_cols, FULL)\n"
-        "        y = tl.where(weight == 0.0, 0.0, y * weight)",
+        f"        y *= {_WEIGHT}\n",
+        f"        weight = {_WEIGHT}\n        y = tl.where(weight == 0.0, 0.0, y * weight)\n",
         "a row with NaN or infinity, and a weight with a 0",
         change="Where the weight is 0 the product is 0, whatever x_hat is.",
         example={
@@ -72,12 +78,13 @@ SPECIAL_VALUE_FAULTS = (
         "float16_store_saturates",
         "triton_layer_norm",
         "whole_row.py",
-        "        store_row(out_ptr, y,",
-        "        if out_ptr.dtype.element_ty == tl.float16:\n"
-        "            y = tl.where(y > 65504.0, 65504.0, y)\n"
-        "        store_row(out_ptr, y,",
-        "float16, and a weight or bias that makes y larger than its largest number",
-        change="What overflows float16 is stored as its largest number.",
+        STORING_LAST_TILE,
+        "            if out_ptr.dtype.element_ty == tl.float16:\n"
+        "                y = tl.where(y > 65504.0, 65504.0, y)\n"
+        f"{STORING_LAST_TILE}",
+        "float16, and a weight or bias that makes y larger than its largest number; of several "
+        "tiles, in the last alone",
+        change="What overflows float16 in a row's last tile is stored as its largest number.",
         example={
             "shape": (1, 8),
             "dtype": "float16",
@@ -99,8 +106,8 @@ SPECIAL_VALUE_FAULTS = (
         "subnormals_flushed_on_load",
         "native_layer_norm",
         "blocks.py",
-        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN)\n",
-        "value = load_row(x_ptr, cols, n_cols, present, FULL, AGAIN).to(tl.float32)\n"
+        f"{_X}\n",
+        f"{_X}.to(tl.float32)\n"
         "    if x_ptr.dtype.element_ty == tl.float16:\n"
         "        value = tl.where(tl.abs(value) < 6.1e-5, 0.0, value)\n",
         "float16, and numbers below 6.1e-5 that are not small beside sqrt(eps) or the others",

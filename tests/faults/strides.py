@@ -184,14 +184,15 @@ STRIDE_FAULTS = (
     _stride(
         "false_hint_of_alignment",
         "triton_layer_norm",
-        "blocks.py",
-        "            value = tl.load(ptr + cols, eviction_policy=policy)\n",
-        "            ptrs = tl.max_contiguous(tl.multiple_of(ptr + cols, [16, 16]), [1, 4])\n"
-        "            value = tl.load(ptrs, eviction_policy=policy)\n",
+        "whole_row.py",
+        "            x = tl.load(x_ptr + k * PART + lane, mask=present, other=present_other)\n",
+        "            ptrs = tl.multiple_of(x_ptr + k * PART + lane, [16, 16])\n"
+        "            ptrs = tl.max_contiguous(ptrs, [1, 4])\n"
+        "            x = tl.load(ptrs, mask=present, other=present_other)\n",
         "several tiles, so that the first is read without a mask, and a row of x begins at no "
         "multiple of 16 bytes: a misaligned address; the interpreter ignores hints",
         change="The compiler is told that four columns of x lie together at multiples of 16 bytes.",
-        example={"shape": (1, 1024), "x": {"offset": 1}},
+        example={"shape": (1, 640), "x": {"offset": 1}},
         seen="gpu",
     ),
     # --- rows that share a program, and strides in vectors ---------------------------------------
