@@ -26,6 +26,9 @@ from fuzz.spec import TargetSpec
 SPECIALISED = 16
 """Triton specialises integers and addresses on their divisibility by this."""
 
+LEAST_PART = 128
+"""Columns of a tensor that is not divided further: four for each thread of a warp."""
+
 # Rows of a variation; its frame says which leading dims have more than one.
 _ROWS = Table((40, (2, 4)), (40, (5, 16)), (16, (17, 64)), (4, (65, 512)))
 _ATTEMPTS = 4
@@ -97,7 +100,7 @@ class FramedPlan:
         if parts == 1:
             return 2, block
         holds = 1 << (width - 1).bit_length()
-        step = max(holds // parts, 1)
+        step = max(holds // parts, min(holds, LEAST_PART))
         return (width - 1) // step * step + 1, -(-width // step) * step
 
     def _same_launch(self, frame: Case, width: int) -> bool:

@@ -153,6 +153,8 @@ def _widths() -> Iterator[Variation]:
         GATED,
         lambda c: c.n_rows > 0 and c.n_groups > 1 and c.group_size > 1 and launch_block(c) >= 128,
         lambda c: c.group_size,
+        # Groups of up to 16 columns have one width of their residue in their power of two.
+        least=0.4,
     )
     yield Variation(
         "width under a configuration", TUNED, lambda c: c.n_rows > 0 and c.n_cols > 64, n_cols
