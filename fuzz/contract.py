@@ -57,8 +57,13 @@ def to_data(spec: TargetSpec) -> dict[str, Any]:
     return data
 
 
+LATER: dict[tuple[type, str], object] = {(Depth, "parts"): 1}
+"""Fields that contracts were without at first, and what all of them meant: it is not written, so
+that a contract has the same data and digest as before."""
+
+
 def from_data(data: object) -> TargetSpec:
-    """Read a spec. Nothing is converted, and no field has a default.
+    """Read a spec. Nothing is converted, and no field has a default but those of ``LATER``.
 
     Raises: ContractError naming the first field that is wrong, missing or not known, and the rule.
     """
@@ -88,6 +93,7 @@ def _written(kind: Any, value: Any, path: str) -> Any:
         return {
             name: _written(of, getattr(value, name), f"{path}.{name}")
             for name, of in _fields(kind).items()
+            if (kind, name) not in LATER or getattr(value, name) != LATER[kind, name]
         }
     if typing.get_origin(kind) is tuple:
         if type(value) is not tuple:
@@ -110,9 +116,11 @@ def _read(kind: Any, value: Any, path: str) -> Any:
             if name not in fields:
                 raise ContractError(f"{path}.{name}: is no field of {_name(kind)}")
         for name in fields:
-            if name not in value:
+            if name not in value and (kind, name) not in LATER:
                 raise ContractError(f"{path}.{name}: is missing")
-        return kind(**{k: _read(of, value[k], f"{path}.{k}") for k, of in fields.items()})
+        return kind(
+            **{k: _read(of, value[k], f"{path}.{k}") for k, of in fields.items() if k in value}
+        )
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise _wrong(path, value, "must be a list")

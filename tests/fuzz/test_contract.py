@@ -405,6 +405,7 @@ def test_contract_tells_what_judges_a_case_from_what_draws_it() -> None:
         "Depth.kind",
         "Depth.divisor",
         "Depth.extra",
+        "Depth.parts",
         "ArgSpec.role",
         "ArgSpec.owns_storage",
         "OutputSpec.shape",
@@ -563,3 +564,16 @@ def test_contract_data_is_a_copy() -> None:
     data["launch"]["blocks"].append(7)
     data["args"].clear()
     assert to_data(SPEC) == before
+
+
+def test_contract_writes_a_later_field_only_where_it_says_something_new() -> None:
+    def with_parts(parts: int) -> TargetSpec:
+        depth = replace(SPEC.arithmetic.depth, parts=parts)
+        return replace(SPEC, arithmetic=replace(SPEC.arithmetic, depth=depth))
+
+    plain, parted = to_data(with_parts(1)), to_data(with_parts(8))
+    assert "parts" not in plain["arithmetic"]["depth"]
+    assert parted["arithmetic"]["depth"]["parts"] == 8
+    assert from_data(plain) == with_parts(1)
+    assert from_data(parted) == with_parts(8)
+    assert digest(with_parts(1)) != digest(with_parts(8))
