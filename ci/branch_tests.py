@@ -39,10 +39,13 @@ ROWS = "tests.quality.test_strategy_branches"
 ROWS_FILE = f"{ROWS.replace('.', '/')}.py"
 
 # A removal may make an endless loop, or shapes without end. A test may take so many times as long
-# as its part did, and so many seconds more; all in one process take 2 GB as they are.
+# as its part did, and so many seconds more; as they are, all in one process take 2 GB.
 _TIMES = 6
 _SECONDS_MORE = 3
-MEMORY = 8 << 30
+MEMORY = 6 << 30
+
+# Rows that are decided by so many cases come before all others.
+_MANY = 2500
 
 # The first cases of a sample: where they are others than with nothing taken out, its rows are those
 # to try first.
@@ -74,6 +77,11 @@ class Part:
         return self.tests[0]
 
     @property
+    def file(self) -> str:
+        """The file of its tests."""
+        return self.name.partition("::")[0]
+
+    @property
     def limit(self) -> int:
         """The most seconds that one of its tests may take."""
         return round(_TIMES * self.seconds) + _SECONDS_MORE
@@ -101,12 +109,10 @@ def record(trees: Trees, tests: Sequence[str], skipped: Sequence[str]) -> Answer
     return {"parts": parts + recorder.parts, "failed": failed}
 
 
-def judge(
-    trees: Trees, tests: Sequence[str], order: Sequence[Part], seconds: float
-) -> Callable[[], Answer]:
-    """A call that says which test fails first: of the first file, of the rows, of the others.
+def judge(trees: Trees, order: Sequence[Part], seconds: float) -> Callable[[], Answer]:
+    """A call that says which test fails first, in the order of their parts.
 
-    In each they run in the order of their parts; the file of the first part comes first.
+    Those of one file run together: that of the first part, then of the first of another file.
     Its answer is ``{"verdict": "seen", "test": ..., "said": ...}``, or the verdict is ``unseen``,
     or ``left`` after so many seconds of processor time.
     """
@@ -119,25 +125,23 @@ def judge(
     def _call(until: float) -> Answer:
         signal.signal(signal.SIGPROF, _too_long)
         sys.meta_path.insert(0, _Finder(trees))
-        stages: dict[str, list[Part]] = {test: [] for test in (tests[0], ROWS_FILE, *tests[1:])}
+        files: dict[str, list[Part]] = collections.defaultdict(list)
         for part in order:
-            next(parts for file, parts in stages.items() if part.name.startswith(file)).append(part)
-        answer: Answer = UNSEEN
-        # The part that is likeliest to fail says where to begin.
-        for file in sorted(stages, key=lambda file: bool(order) and order[0] not in stages[file]):
-            parts = stages[file]
-            if file != ROWS_FILE:
-                answer = _judge_others(parts, until) if parts else UNSEEN
-            elif parts:
+            files[part.file].append(part)
+        # The file of the part that is likeliest to fail comes first.
+        for file, parts in files.items():
+            if file == ROWS_FILE:
                 answer, parts[:] = _judge_rows(parts, until, changed=True)
+            else:
+                answer = _judge_others(parts, until)
             if answer != UNSEEN:
                 return answer
         # Rows whose samples begin with the same cases are the last to fail.
-        return _judge_rows(stages[ROWS_FILE], until, changed=False)[0]
+        return _judge_rows(files[ROWS_FILE], until, changed=False)[0]
 
     def _judge_others(parts: Sequence[Part], until: float) -> Answer:
         judging = _Judge(trees, parts, until)
-        code = _pytest(judging, list(dict.fromkeys(part.name.partition("::")[0] for part in parts)))
+        code = _pytest(judging, [parts[0].file])
         if judging.failed:
             return {"verdict": "seen", **judging.failed}
         if judging.late:
@@ -198,6 +202,8 @@ class _Rows:
     def __init__(self, sample: Any) -> None:
         self._sample = sample
         self.calls: dict[str, Callable[[], None]] = {}
+        # Those that take many cases.
+        self.rare: set[str] = set()
 
     def probe(self) -> str:
         """A digest of the first cases."""
@@ -216,6 +222,8 @@ def _rows() -> dict[str, _Rows]:
         rows = found.setdefault(each.sample, _Rows(each.sample))
         name = f"{ROWS_FILE}::test_branch_is_drawn[{each.name}]"
         rows.calls[name] = functools.partial(module.test_branch_is_drawn, each)
+        if each.enough > _MANY:
+            rows.rare.add(name)
     for each in module.VARIATIONS:
         rows = found.setdefault(each.spec, _Rows(each.spec))
         name = f"{ROWS_FILE}::test_frame_varies[{each.name}]"
@@ -240,8 +248,10 @@ def _judge_rows(parts: Sequence[Part], until: float, *, changed: bool) -> tuple[
     if changed:
         left = [part for part in parts if _is_same(part, rows[part.name])]
         asked = [part for part in parts if part not in left]
-    for part in asked:
+    for rare, part in itertools.product((False, True), asked):
         for name, call in rows[part.name].calls.items():
+            if (name in rows[part.name].rare) is not rare:
+                continue
             if time.process_time() > until:
                 return {"verdict": "left"}, []
             try:
