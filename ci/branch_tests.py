@@ -100,8 +100,8 @@ def record(trees: Trees, tests: Sequence[str], skipped: Sequence[str]) -> Answer
     parts: list[Answer] = []
     failed = ""
     for name, rows in _rows().items():
-        run = _answer(lambda rows=rows: _run_rows(rows), reached)
-        failed = failed or (name if run.pop("failed", True) else "")
+        run = _answer(functools.partial(_run_rows, rows), reached)
+        failed = failed or _failure(name, run)
         parts.append({"tests": list(rows.calls), **run})
     recorder = _Recorder(trees, skipped, reached)
     code = _pytest(recorder, tests)
@@ -283,9 +283,18 @@ def _answer(call: Callable[[], Answer], reached: set[tuple[object, ...]]) -> Ans
     """What a call returns in a process of its own, and which blocks it reached."""
 
     def both() -> Answer:
-        return {**call(), "failed": False, "reached": sorted(reached)}
+        try:
+            return {**call(), "reached": sorted(reached)}
+        except Exception as error:
+            return {"failed": _first_line(repr(error))}
 
     return answer_of(both, seconds=600.0, memory=MEMORY)
+
+
+def _failure(name: str, run: Answer) -> str:
+    """What is to be said of a part that failed, if it did."""
+    how = run.get("failed") or run.get("ended")
+    return f"{name} ({how})" if how else ""
 
 
 def _cases_of(item: pytest.Item) -> object:
@@ -324,8 +333,7 @@ class _Recorder(_Replacing):
                 parts[_cases_of(item)].append(item)
         for items in parts.values():
             run = _answer(functools.partial(self._run, items), self._reached)
-            if run.pop("failed", True):
-                self.failed = self.failed or items[0].nodeid
+            self.failed = self.failed or _failure(items[0].nodeid, run)
             self.parts.append({"tests": [item.nodeid for item in items], **run})
         return True
 

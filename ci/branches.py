@@ -165,7 +165,7 @@ def read_parts(trees: dict[str, ast.Module], settings: dict[str, Any], path: Pat
         call = lambda: record(trees, settings["tests"], settings["skipped"])  # noqa: E731
         kept = {"digest": now, **answer_of(call, seconds=3600.0, memory=MEMORY)}
         if kept.get("failed", True):
-            print(f"no verdict: {kept.get('failed') or kept} fails with nothing taken out")
+            print(f"no verdict, a test fails with nothing taken out: {kept.get('failed') or kept}")
             raise SystemExit(2)
         path.write_text(json.dumps(kept))
     return [

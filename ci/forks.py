@@ -81,7 +81,8 @@ def _answer(call: Callable[[], Answer], write: int, memory: int) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # What is mapped already is not used: a torch for GPUs maps many times what it needs.
         most = psutil.Process().memory_info().vms + memory
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        # The hard limit stays as it is: a fork of a fork may need more.
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
