@@ -36,6 +36,7 @@ from ci.removals import MARK, mark
 ROOT = Path(__file__).resolve().parent.parent
 
 ROWS = "tests.quality.test_strategy_branches"
+_SAMPLING = "tests.quality.branches_sampling"
 ROWS_FILE = f"{ROWS.replace('.', '/')}.py"
 
 # A removal may make an endless loop, or shapes without end. A test may take so many times as long
@@ -216,13 +217,14 @@ class _Rows:
 def _rows() -> dict[str, _Rows]:
     """The rows by the cases that they share, under the name of the first."""
     module = importlib.import_module(ROWS)
+    sampling = importlib.import_module(_SAMPLING)
     found: dict[object, _Rows] = {}
     # Those that are often held are decided by the first cases.
     for each in sorted(module.BRANCHES, key=lambda branch: -branch.least):
         rows = found.setdefault(each.sample, _Rows(each.sample))
         name = f"{ROWS_FILE}::test_branch_is_drawn[{each.name}]"
         rows.calls[name] = functools.partial(module.test_branch_is_drawn, each)
-        if each.enough > _MANY:
+        if each.enough > _MANY or each.among is not sampling.valid:
             rows.rare.add(name)
     for each in module.VARIATIONS:
         rows = found.setdefault(each.spec, _Rows(each.spec))
@@ -248,7 +250,9 @@ def _judge_rows(parts: Sequence[Part], until: float, *, changed: bool) -> tuple[
     if changed:
         left = [part for part in parts if _is_same(part, rows[part.name])]
         asked = [part for part in parts if part not in left]
-    for rare, part in itertools.product((False, True), asked):
+    # Of the likeliest all, then of the others those first that are decided by few cases.
+    rounds = itertools.product((False, True), asked[1:])
+    for rare, part in ((False, asked[0]), (True, asked[0]), *rounds) if asked else ():
         for name, call in rows[part.name].calls.items():
             if (name in rows[part.name].rare) is not rare:
                 continue
