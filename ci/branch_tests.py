@@ -36,13 +36,17 @@ from ci.removals import MARK, mark
 ROOT = Path(__file__).resolve().parent.parent
 
 ROWS = "tests.quality.test_strategy_branches"
+_SAMPLING = "tests.quality.branches_sampling"
 ROWS_FILE = f"{ROWS.replace('.', '/')}.py"
 
 # A removal may make an endless loop, or shapes without end. A test may take so many times as long
-# as its part did, and so many seconds more; all in one process take 2 GB as they are.
+# as its part did, and so many seconds more; as they are, all in one process take 2 GB.
 _TIMES = 6
 _SECONDS_MORE = 3
-MEMORY = 8 << 30
+MEMORY = 6 << 30
+
+# Rows that are decided by so many cases come before all others.
+_MANY = 2500
 
 # The first cases of a sample: where they are others than with nothing taken out, its rows are those
 # to try first.
@@ -74,6 +78,11 @@ class Part:
         return self.tests[0]
 
     @property
+    def file(self) -> str:
+        """The file of its tests."""
+        return self.name.partition("::")[0]
+
+    @property
     def limit(self) -> int:
         """The most seconds that one of its tests may take."""
         return round(_TIMES * self.seconds) + _SECONDS_MORE
@@ -92,8 +101,8 @@ def record(trees: Trees, tests: Sequence[str], skipped: Sequence[str]) -> Answer
     parts: list[Answer] = []
     failed = ""
     for name, rows in _rows().items():
-        run = _answer(lambda rows=rows: _run_rows(rows), reached)
-        failed = failed or (name if run.pop("failed", True) else "")
+        run = _answer(functools.partial(_run_rows, rows), reached)
+        failed = failed or _failure(name, run)
         parts.append({"tests": list(rows.calls), **run})
     recorder = _Recorder(trees, skipped, reached)
     code = _pytest(recorder, tests)
@@ -101,12 +110,10 @@ def record(trees: Trees, tests: Sequence[str], skipped: Sequence[str]) -> Answer
     return {"parts": parts + recorder.parts, "failed": failed}
 
 
-def judge(
-    trees: Trees, tests: Sequence[str], order: Sequence[Part], seconds: float
-) -> Callable[[], Answer]:
-    """A call that says which test fails first: of the first file, of the rows, of the others.
+def judge(trees: Trees, order: Sequence[Part], seconds: float) -> Callable[[], Answer]:
+    """A call that says which test fails first, in the order of their parts.
 
-    In each they run in the order of their parts; the file of the first part comes first.
+    Those of one file run together: that of the first part, then of the first of another file.
     Its answer is ``{"verdict": "seen", "test": ..., "said": ...}``, or the verdict is ``unseen``,
     or ``left`` after so many seconds of processor time.
     """
@@ -119,25 +126,23 @@ def judge(
     def _call(until: float) -> Answer:
         signal.signal(signal.SIGPROF, _too_long)
         sys.meta_path.insert(0, _Finder(trees))
-        stages: dict[str, list[Part]] = {test: [] for test in (tests[0], ROWS_FILE, *tests[1:])}
+        files: dict[str, list[Part]] = collections.defaultdict(list)
         for part in order:
-            next(parts for file, parts in stages.items() if part.name.startswith(file)).append(part)
-        answer: Answer = UNSEEN
-        # The part that is likeliest to fail says where to begin.
-        for file in sorted(stages, key=lambda file: bool(order) and order[0] not in stages[file]):
-            parts = stages[file]
-            if file != ROWS_FILE:
-                answer = _judge_others(parts, until) if parts else UNSEEN
-            elif parts:
+            files[part.file].append(part)
+        # The file of the part that is likeliest to fail comes first.
+        for file, parts in files.items():
+            if file == ROWS_FILE:
                 answer, parts[:] = _judge_rows(parts, until, changed=True)
+            else:
+                answer = _judge_others(parts, until)
             if answer != UNSEEN:
                 return answer
         # Rows whose samples begin with the same cases are the last to fail.
-        return _judge_rows(stages[ROWS_FILE], until, changed=False)[0]
+        return _judge_rows(files[ROWS_FILE], until, changed=False)[0]
 
     def _judge_others(parts: Sequence[Part], until: float) -> Answer:
         judging = _Judge(trees, parts, until)
-        code = _pytest(judging, list(dict.fromkeys(part.name.partition("::")[0] for part in parts)))
+        code = _pytest(judging, [parts[0].file])
         if judging.failed:
             return {"verdict": "seen", **judging.failed}
         if judging.late:
@@ -198,6 +203,8 @@ class _Rows:
     def __init__(self, sample: Any) -> None:
         self._sample = sample
         self.calls: dict[str, Callable[[], None]] = {}
+        # Those that take many cases.
+        self.rare: set[str] = set()
 
     def probe(self) -> str:
         """A digest of the first cases."""
@@ -210,12 +217,15 @@ class _Rows:
 def _rows() -> dict[str, _Rows]:
     """The rows by the cases that they share, under the name of the first."""
     module = importlib.import_module(ROWS)
+    sampling = importlib.import_module(_SAMPLING)
     found: dict[object, _Rows] = {}
     # Those that are often held are decided by the first cases.
     for each in sorted(module.BRANCHES, key=lambda branch: -branch.least):
         rows = found.setdefault(each.sample, _Rows(each.sample))
         name = f"{ROWS_FILE}::test_branch_is_drawn[{each.name}]"
         rows.calls[name] = functools.partial(module.test_branch_is_drawn, each)
+        if each.enough > _MANY or each.among is not sampling.valid:
+            rows.rare.add(name)
     for each in module.VARIATIONS:
         rows = found.setdefault(each.spec, _Rows(each.spec))
         name = f"{ROWS_FILE}::test_frame_varies[{each.name}]"
@@ -240,8 +250,12 @@ def _judge_rows(parts: Sequence[Part], until: float, *, changed: bool) -> tuple[
     if changed:
         left = [part for part in parts if _is_same(part, rows[part.name])]
         asked = [part for part in parts if part not in left]
-    for part in asked:
+    # Of the likeliest all, then of the others those first that are decided by few cases.
+    rounds = itertools.product((False, True), asked[1:])
+    for rare, part in ((False, asked[0]), (True, asked[0]), *rounds) if asked else ():
         for name, call in rows[part.name].calls.items():
+            if (name in rows[part.name].rare) is not rare:
+                continue
             if time.process_time() > until:
                 return {"verdict": "left"}, []
             try:
@@ -273,9 +287,18 @@ def _answer(call: Callable[[], Answer], reached: set[tuple[object, ...]]) -> Ans
     """What a call returns in a process of its own, and which blocks it reached."""
 
     def both() -> Answer:
-        return {**call(), "failed": False, "reached": sorted(reached)}
+        try:
+            return {**call(), "reached": sorted(reached)}
+        except Exception as error:
+            return {"failed": _first_line(repr(error))}
 
     return answer_of(both, seconds=600.0, memory=MEMORY)
+
+
+def _failure(name: str, run: Answer) -> str:
+    """What is to be said of a part that failed, if it did."""
+    how = run.get("failed") or run.get("ended")
+    return f"{name} ({how})" if how else ""
 
 
 def _cases_of(item: pytest.Item) -> object:
@@ -314,8 +337,7 @@ class _Recorder(_Replacing):
                 parts[_cases_of(item)].append(item)
         for items in parts.values():
             run = _answer(functools.partial(self._run, items), self._reached)
-            if run.pop("failed", True):
-                self.failed = self.failed or items[0].nodeid
+            self.failed = self.failed or _failure(items[0].nodeid, run)
             self.parts.append({"tests": [item.nodeid for item in items], **run})
         return True
 

@@ -165,7 +165,7 @@ def read_parts(trees: dict[str, ast.Module], settings: dict[str, Any], path: Pat
         call = lambda: record(trees, settings["tests"], settings["skipped"])  # noqa: E731
         kept = {"digest": now, **answer_of(call, seconds=3600.0, memory=MEMORY)}
         if kept.get("failed", True):
-            print(f"no verdict: {kept.get('failed') or kept} fails with nothing taken out")
+            print(f"no verdict, a test fails with nothing taken out: {kept.get('failed') or kept}")
             raise SystemExit(2)
         path.write_text(json.dumps(kept))
     return [
@@ -179,8 +179,8 @@ def read_parts(trees: dict[str, ast.Module], settings: dict[str, Any], path: Pat
 class Run:
     """Judges branches in so many processes at a time."""
 
-    def __init__(self, trees: dict[str, ast.Module], tests: list[str], journal: Journal) -> None:
-        self._trees, self._tests, self._journal = trees, tests, journal
+    def __init__(self, trees: dict[str, ast.Module], journal: Journal) -> None:
+        self._trees, self._journal = trees, journal
         self._digest = digest()
 
     def judge(
@@ -216,7 +216,7 @@ class Run:
             print()
 
     def _begin(self, branch: Branch, order: list[Part], seconds: float) -> Fork:
-        call = judge({branch.module: self._trees[branch.module]}, self._tests, order, seconds)
+        call = judge({branch.module: self._trees[branch.module]}, order, seconds)
 
         def without() -> Answer:
             branch.removal.edit()
@@ -311,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     loaded = [name for name in sys.modules if name.startswith(_STRATEGIES)]
     assert not loaded, f"{loaded} imported before they are changed"
     parts = read_parts(trees, settings, options.out / "parts.json")
-    order, run = Order(parts, settings["tests"][0], journal), Run(trees, settings["tests"], journal)
+    order, run = Order(parts, settings["tests"][0], journal), Run(trees, journal)
     for branch in found:
         order.learn(branch, journal.verdicts.get(branch.name, {}))
     now = digest()

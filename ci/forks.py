@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import psutil
+
 Answer = dict[str, Any]
 """Plain data: it comes back as JSON."""
 
 
 class Fork:
-    """A call in a process of its own, with a limit to its time and its memory."""
+    """A call in a process of its own, with a limit to its time and to the memory that it takes."""
 
     def __init__(self, call: Callable[[], Answer], *, seconds: float, memory: int) -> None:
         self._read, write = os.pipe()
@@ -77,7 +79,10 @@ def _answer(call: Callable[[], Answer], write: int, memory: int) -> NoReturn:
     try:
         # An interrupt goes to all of the terminal's processes; the first one ends the others.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        # What is mapped already is not used: a torch for GPUs maps many times what it needs.
+        most = psutil.Process().memory_info().vms + memory
+        # The hard limit stays as it is: a fork of a fork may need more.
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)

@@ -43,7 +43,7 @@ SEVEN_LEADING = Sample(MORE_DIMS.fixed({"rank": 8, "normalized_ndim": 1}), GPU_B
 NEVER_EMPTY = Sample(NO_EMPTY_BATCH, count=500)
 ONE_WIDTH = Sample(GATED.fixed({"n_cols": 64 * 3 * 37, "refusal": "none"}), GPU_BUDGET, count=2000)
 ONE_GROUP_SIZE = Sample(GATED.fixed({"group_size": 24, "refusal": "none"}), count=3000)
-ONE_ROW = Sample(LAYER_NORM.fixed({"n_rows": 1}), count=500)
+ONE_ROW = Sample(LAYER_NORM.fixed({"n_rows": 1}), count=1200)
 NO_ROWS = Sample(LAYER_NORM.fixed({"n_rows": 0, "rank": 4}), count=1000)
 
 # Targets as users declare them.

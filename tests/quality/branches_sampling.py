@@ -37,10 +37,10 @@ def valid(case: Case) -> bool:
     return case.refusal is None
 
 
-# So many cases that hold it, or so many that it is about, tell a branch that is there from one that
-# is not.
-_HOLDING = 40
-_ABOUT = 1000
+# So many cases that must hold it, or so many that it is about, tell a branch that is there from one
+# that is not. What is drawn is then some four standard deviations or more above what must be.
+_HOLDING = 80
+_ABOUT = 2000
 
 
 @dataclass(frozen=True)
