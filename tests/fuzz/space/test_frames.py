@@ -113,6 +113,8 @@ def test_width_stays_where_there_is_no_other() -> None:
     # The budget leaves fewer columns than the frame has.
     assert widths(frame(1000, 65)) == {65}
     assert widths(frame(8000, 2)) == {2}
+    # One is no choice.
+    assert widths(frame(10, 81), budget=replace(BUDGET, max_elements=10 * 65 * 8)) == {81}
 
 
 def test_width_of_groups_changes_with_their_number_kept() -> None:
