@@ -86,7 +86,7 @@ class FramedPlan:
         for _ in range(_ATTEMPTS if low < high else 0):
             other = draw_width(chooser, low, high, (block,) if block else ())
             other += (width - other) % SPECIALISED
-            if low <= other <= high and self._same_launch(frame, other):
+            if other <= high and self._same_launch(frame, other):
                 flags = frame.flags
                 if flags.get("group_size") is not None:
                     flags = {**flags, "group_size": other}

@@ -46,6 +46,21 @@ def test_rows_stay_within_the_budget(spec: TargetSpec, rank: int | None) -> None
         assert case.n_rows > 0 or 0 in case.leading
 
 
+def test_rows_stay_within_the_steps() -> None:
+    few_steps = replace(GPU_BUDGET, max_steps=12)
+    steps = []
+    for case in drawn(LAYER_NORM.fixed({"block": 32, "n_cols": 96}), few_steps):
+        check_budget(case, few_steps)
+        steps.append(case.n_rows * 3)
+    assert max(steps) == 12
+
+
+def test_rows_of_many_elements_are_few() -> None:
+    spec, budget = ROWS.fixed({"n_cols": 100, "rank": 2}), replace(GPU_BUDGET, max_elements=80_000)
+    large = sum(case.n_rows > 100 for case in drawn(spec, budget, count=6000))
+    assert 0 < large < 60
+
+
 def test_rows_of_a_width_that_fills_the_budget_are_one() -> None:
     spec = replace(ROWS, space=replace(ROWS.space, empty_batch=False)).fixed({"n_cols": 1000})
     assert {case.n_rows for case in drawn(spec, TIGHT, count=200)} == {1}
@@ -175,6 +190,31 @@ def test_tensors_share_memory_of_the_same_shape_and_dtype_alone() -> None:
         assert shared[name, "mean"] < 10
 
 
+def test_tensors_have_the_dtype_of_x_above_all() -> None:
+    spec = user(
+        ArgSpec("any"),
+        ArgSpec("half", dtypes=("float16", "bfloat16")),
+        ArgSpec("same", dtypes=("x",)),
+        ArgSpec("single", dtypes=("float32",)),
+    ).fixed({"dtype": "float16"})
+    found = Counter[tuple[str, str]]()
+    for case in drawn(spec, count=3000):
+        found.update((tensor.name, tensor.dtype) for tensor in case.tensors)
+    share = {key: number / 3000 for key, number in found.items()}
+    assert share == {
+        ("x", "float16"): 1.0,
+        ("same", "float16"): 1.0,
+        ("single", "float32"): 1.0,
+        # Half has that of x, a quarter float32, and a quarter any.
+        ("any", "float16"): pytest.approx(1 / 2 + 1 / 12, abs=0.03),
+        ("any", "float32"): pytest.approx(1 / 4 + 1 / 12, abs=0.03),
+        ("any", "bfloat16"): pytest.approx(1 / 12, abs=0.03),
+        # What cannot be float32 has any in its place.
+        ("half", "float16"): pytest.approx(1 / 2 + 1 / 4, abs=0.03),
+        ("half", "bfloat16"): pytest.approx(1 / 4, abs=0.03),
+    }
+
+
 def test_tensors_of_a_contiguous_layout_have_no_offset() -> None:
     found = drawn(GATED.fixed({"layout": "contiguous"}), count=100)
     assert {tensor.offset for case in found for tensor in case.tensors} == {0}
@@ -226,6 +266,10 @@ def test_relations_leave_out_those_that_give_no_run() -> None:
     assert {frozenset(case.relations) for case in several} == {
         frozenset({"repeat", "poisoned", "row_alone", "permuted", "drowned"})
     }
+    gaps = [c for c in drawn(ROWS.fixed({"n_rows": 1})) if c.tensor_or_fail("x").offset == 0]
+    copied = {"contiguous" in case.relations for case in gaps if 1 not in case.shape}
+    assert copied == {False}
+    assert {True, False} == {"contiguous" in case.relations for case in gaps}
     offset = [c for c in drawn(user().fixed({"n_rows": 1})) if c.tensor_or_fail("x").offset]
     assert {frozenset(case.relations) for case in offset} == {
         frozenset({"repeat", "poisoned", "contiguous"})

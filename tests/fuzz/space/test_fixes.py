@@ -19,7 +19,7 @@ PLAIN = TargetSpec(
     launch=LaunchSpace(blocks=(32, 64)),
 )
 GROUPED = replace(PLAIN, flags=(FlagSpec("group_size", (None,)),))
-SEVERAL_SIZES = replace(PLAIN, flags=(FlagSpec("group_size", (None, 64)),))
+SEVERAL_SIZES = replace(PLAIN, flags=(FlagSpec("group_size", (64, 128)),))
 TUNED = replace(PLAIN, launch=LaunchSpace(configs=((("BLOCK", 64),), (("BLOCK", 128),))))
 WHOLE_ROW = replace(PLAIN, launch=LaunchSpace(blocks=(32, 64), whole_row=True))
 TUNED_WHOLE_ROW = replace(PLAIN, launch=replace(TUNED.launch, whole_row=True))

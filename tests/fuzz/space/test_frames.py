@@ -81,6 +81,22 @@ def test_width_stays_in_one_block_and_its_residue() -> None:
     assert max(found) > 3000
 
 
+def test_width_is_often_at_the_border_of_the_block() -> None:
+    spec = replace(LOOPED, launch=replace(LOOPED.launch, blocks=(48,)))
+    found = [case.n_cols for case in varied(frame(2, 96, block=48), spec, count=1500)]
+    assert sum(width in (96, 144, 192) for width in found) > 0.13 * 1500
+    # Without a block there is none: not every second row is of a few columns.
+    few = [case.n_cols for case in varied(frame(2, 20, block=None), ANY, count=1500)]
+    assert sum(width == 4 for width in few) < 0.25 * 1500
+
+
+def test_width_under_a_configuration_that_holds_the_row() -> None:
+    space = LaunchSpace(fp_fusion=(), whole_row=True, configs=((("BLOCK", 64),), ()))
+    tuned = replace(LOOPED, launch=space)
+    assert widths(replace(frame(2, 20), launch=Launch(config=0)), tuned) == {4, 20, 36, 52}
+    assert max(widths(replace(frame(2, 20), launch=Launch(config=1)), tuned)) > 3000
+
+
 def test_width_has_the_limits_of_the_target_and_the_budget() -> None:
     narrow = replace(LOOPED, space=Space(max_cols=120))
     assert widths(frame(2, 65), narrow) == {65, 81, 97, 113}
@@ -97,6 +113,8 @@ def test_width_stays_where_there_is_no_other() -> None:
     # The budget leaves fewer columns than the frame has.
     assert widths(frame(1000, 65)) == {65}
     assert widths(frame(8000, 2)) == {2}
+    # One is no choice.
+    assert widths(frame(10, 81), budget=replace(BUDGET, max_elements=10 * 65 * 8)) == {81}
 
 
 def test_width_of_groups_changes_with_their_number_kept() -> None:
@@ -111,6 +129,9 @@ def test_width_of_groups_changes_with_their_number_kept() -> None:
     }
     tight = varied(frame(10, 60, group_size=20), GROUPED, replace(BUDGET, max_elements=9600))
     assert {case.group_size for case in tight} == {4, 20, 36}
+    # Other flags stay.
+    rms = varied(frame(2, 60, group_size=20, is_rms_norm=1), GROUPED)
+    assert {case.flags.get("is_rms_norm") for case in rms} == {1}
     # No groups is no number.
     whole = varied(frame(2, 20, group_size=None), GROUPED)
     assert {case.flags["group_size"] for case in whole} == {None}

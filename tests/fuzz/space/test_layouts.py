@@ -47,6 +47,9 @@ def test_leading_dims_have_as_many_rows_at_most_or_exactly() -> None:
     assert set(leading(0, 5)) == {()}
     assert set(leading(1, 5)) == {(5,)}
     assert all(5 < math.prod(dims) <= 11 for dims in leading(3, 11))
+    # Of 11 rows some are lost to dims that are no divisors of it.
+    assert {10, 11} <= {math.prod(dims) for dims in leading(3, 11)}
+    assert (2, 5) in leading(2, 11)
     assert max(max(dims) for dims in leading(2, 3)) == 3
     assert {math.prod(dims) for dims in leading(3, 12, exactly=True)} == {12}
     assert set(leading(2, 6, exactly=True)) == {(1, 6), (6, 1), (2, 3), (3, 2)}
@@ -148,6 +151,26 @@ def test_layout_of_one_wide_dim_has_no_other_order() -> None:
     assert found["permuted"] == 0
     assert found["expanded"] > 120
     assert found["row_gap"] > 200
+
+
+def test_layout_expands_one_dim_or_more() -> None:
+    chooser, found = Chooser(8), Counter[int]()
+    for _ in range(4000):
+        strides, _ = draw_layout(chooser, (4, 3, 5, 100), 1, strided=True, may_expand=True)
+        found[strides.count(0)] += 1
+    expanded = found.total() - found[0]
+    for dims, share in ((1, 9 / 16), (2, 6 / 16), (3, 1 / 16)):
+        assert found[dims] / expanded == pytest.approx(share, abs=0.06)
+
+
+def test_layout_gap_is_of_a_whole_row_at_times() -> None:
+    chooser, found = Chooser(8), Counter[int]()
+    for _ in range(4000):
+        strides, _ = draw_layout(chooser, (7, 100), 1, strided=True, may_expand=False)
+        found[strides[0] - 100] += 1
+    gaps = found.total() - found[0]
+    assert set(found) == {0, 1, 3, 7, 8, 16, 48, 64, 100}
+    assert found[100] / gaps == pytest.approx(0.25, abs=0.05)
 
 
 def test_layout_has_one_gap_between_larger_dims() -> None:
